@@ -1,0 +1,1 @@
+"""Definition text to `sockact.spec.SocketSpec`, and back."""

@@ -1,0 +1,373 @@
+"""Finding and reading unit files: the search path, templates, aliases, masks and drop-ins.
+
+The order is systemd's (systemd.unit(5), "Unit File Load Path"): the first directory that has the
+name wins, a literal instance before its template; then every ``NAME.d/*.conf`` is applied in the
+order of the file names, where a file hides one of the same name in a later directory. A path
+instead of a name adds the directory of that file in front, as ``systemd-analyze verify`` does.
+"""
+
+import functools
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Mapping
+
+from sockact.errors import UnitError, UnitNotFoundError
+from sockact.spec import Diagnostic, SocketSpec
+from sockact.unitfile.grammar import Assignment, parse
+from sockact.unitfile.specifiers import unit_specifiers
+from sockact.unitfile.unit import Surroundings, interpret
+
+SUFFIX = ".socket"
+
+_SYSTEM_PATH = (
+    "/etc/systemd/system.control",
+    "/run/systemd/system.control",
+    "/run/systemd/transient",
+    "/run/systemd/generator.early",
+    "/etc/systemd/system",
+    "/etc/systemd/system.attached",
+    "/run/systemd/system",
+    "/run/systemd/system.attached",
+    "/run/systemd/generator",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+    "/run/systemd/generator.late",
+)
+
+
+def _user_path(environ: Mapping[str, str]) -> tuple[str, ...]:
+    home = environ.get("HOME") or os.path.expanduser("~")
+    config = environ.get("XDG_CONFIG_HOME") or f"{home}/.config"
+    data = environ.get("XDG_DATA_HOME") or f"{home}/.local/share"
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    config_dirs = (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")
+    data_dirs = (environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share").split(":")
+
+    def run(*names: str) -> list[str]:
+        return [f"{runtime}/systemd/{name}" for name in names] if runtime else []
+
+    return tuple(
+        dict.fromkeys(
+            [
+                f"{config}/systemd/user.control",
+                *run("user.control", "transient", "generator.early"),
+                f"{config}/systemd/user",
+                *(f"{directory}/systemd/user" for directory in config_dirs),
+                "/etc/systemd/user",
+                *run("user"),
+                "/run/systemd/user",
+                *run("generator"),
+                f"{data}/systemd/user",
+                *(f"{directory}/systemd/user" for directory in data_dirs),
+                "/usr/local/share/systemd/user",
+                "/usr/share/systemd/user",
+                "/usr/local/lib/systemd/user",
+                "/usr/lib/systemd/user",
+                *run("generator.late"),
+            ]
+        )
+    )
+
+
+def search_path(
+    environ: Mapping[str, str], *, user: bool = False, extra: Iterable[str] = ()
+) -> tuple[str, ...]:
+    """Return the directories in which units are looked up, first wins.
+
+    Args:
+        environ: Where $SYSTEMD_UNIT_PATH and the XDG variables come from.
+        user: As for ``systemctl --user``.
+        extra: Directories to put in front.
+    """
+    standard = _user_path(environ) if user else _SYSTEM_PATH
+    override = environ.get("SYSTEMD_UNIT_PATH")
+    if override:
+        own = tuple(part for part in override.split(":") if part)
+        standard = own + standard if override.endswith(":") else own
+    return (*extra, *standard)
+
+
+def _is_unit_name(name: str) -> bool:
+    return len(name) <= 255 and bool(
+        re.fullmatch(r"[A-Za-z0-9:_.\\-]+(?:@[A-Za-z0-9:_.\\-]*)?\.socket", name)
+    )
+
+
+def _template(name: str) -> str:
+    """Return the template of an instance's name, else an empty string."""
+    prefix, at, instance = name[: -len(SUFFIX)].partition("@")
+    return f"{prefix}@{SUFFIX}" if at and instance else ""
+
+
+def _find(name: str, directories: Iterable[str]) -> str:
+    for candidate in filter(None, (name, _template(name))):
+        for directory in directories:
+            path = f"{directory}/{candidate}"
+            if os.path.lexists(path):
+                return path
+    return ""
+
+
+def _is_masked(path: str) -> bool:
+    try:
+        info = os.stat(path)
+    except OSError:
+        return False
+    return (stat.S_ISREG(info.st_mode) and not info.st_size) or os.path.realpath(path) == os.devnull
+
+
+def _read(path: str) -> bytes:
+    """Read a unit file.
+
+    Raises:
+        UnitNotFoundError: It cannot be opened, or is no regular file.
+    """
+    try:
+        # O_NONBLOCK: a FIFO of that name must not hang us before we see what it is.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise UnitNotFoundError("not a regular file", path)
+            return file.read()
+    except OSError as error:
+        if isinstance(error, UnitNotFoundError):
+            raise
+        raise UnitNotFoundError(f"cannot read it: {error.strerror}", path) from None
+
+
+def _aliases(path: str, directories: Iterable[str]) -> list[str]:
+    """Return the other names that lead to `path` by symbolic links of the search path."""
+    real = os.path.realpath(path)
+    names = []
+    for directory in directories:
+        try:
+            with os.scandir(directory) as entries:
+                names += [
+                    entry.name
+                    for entry in entries
+                    if entry.name.endswith(SUFFIX)
+                    and entry.is_symlink()
+                    and os.path.realpath(entry.path) == real
+                ]
+        except OSError:
+            continue
+    return names
+
+
+def _dropin_names(name: str) -> list[str]:
+    """Return the names whose ``.d`` directories apply to one unit name, the most specific first."""
+    names = [name]
+    if template := _template(name):
+        names += _dropin_names(template)
+    stem, at, rest = name[: -len(SUFFIX)].partition("@")
+    dash = stem.rstrip("-").rfind("-")
+    if dash > 0:
+        names += _dropin_names(f"{stem[: dash + 1]}{at}{rest}{SUFFIX}")
+    return list(dict.fromkeys(names))
+
+
+def _dropins(names: Iterable[str], directories: tuple[str, ...]) -> list[str]:
+    """Return the drop-in files that apply, in the order in which they do."""
+    places = [
+        f"{directory}/{variant}.d"
+        for name in names
+        for directory in directories
+        for variant in _dropin_names(name)
+    ]
+    places += [f"{directory}/socket.d" for directory in directories]
+    chosen: dict[str, str] = {}
+    for place in dict.fromkeys(places):
+        try:
+            entries = os.listdir(place)
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.endswith(".conf") and not entry.startswith("."):
+                chosen.setdefault(entry, f"{place}/{entry}")
+    return [path for _, path in sorted(chosen.items()) if not _is_masked(path)]
+
+
+_ARCHITECTURES = {"x86_64": "x86-64", "aarch64": "arm64", "i686": "x86", "i386": "x86",
+                  "ppc64le": "ppc64-le", "armv7l": "arm", "armv6l": "arm"}  # fmt: skip
+_OS_RELEASE = {"o": "ID", "w": "VERSION_ID", "W": "VARIANT_ID", "B": "BUILD_ID",
+               "M": "IMAGE_ID", "A": "IMAGE_VERSION"}  # fmt: skip
+
+
+def _first_line(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.readline().strip()
+    except OSError:
+        return ""
+
+
+def _shell_assignment(paths: Iterable[str], key: str) -> str:
+    """Return the value of `key` in the first of these os-release(5)-like files that exists."""
+    for path in paths:
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                for line in file:
+                    name, _, value = line.strip().partition("=")
+                    if name == key:
+                        return value.strip("\"'")
+                return ""
+        except OSError:
+            continue
+    return ""
+
+
+def _account(letter: str) -> str:
+    import grp  # noqa: PLC0415
+    import pwd  # noqa: PLC0415
+
+    match letter:
+        case "U":
+            return str(os.getuid())
+        case "G":
+            return str(os.getgid())
+        case "g":
+            return grp.getgrgid(os.getgid()).gr_name
+    entry = pwd.getpwuid(os.getuid())
+    return {"u": entry.pw_name, "h": entry.pw_dir, "s": entry.pw_shell or "/bin/sh"}[letter]
+
+
+def machine_specifiers(environ: Mapping[str, str], *, user: bool) -> Callable[[str], str | None]:
+    """Return the meaning of the specifiers that depend on machine and user, each read on demand."""
+    home = environ.get("HOME") or "/root"
+    state = environ.get("XDG_STATE_HOME") or f"{home}/.local/state"
+    temporary = next((environ[k] for k in ("TMPDIR", "TEMP", "TMP") if environ.get(k)), "")
+    directories = (
+        {
+            "t": environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}",
+            "S": state,
+            "C": environ.get("XDG_CACHE_HOME") or f"{home}/.cache",
+            "L": f"{state}/log",
+            "E": environ.get("XDG_CONFIG_HOME") or f"{home}/.config",
+            "D": environ.get("XDG_DATA_HOME") or f"{home}/.local/share",
+        }
+        if user
+        else {
+            "t": "/run", "S": "/var/lib", "C": "/var/cache", "L": "/var/log", "E": "/etc",
+            "D": "/usr/share",
+        }
+    ) | {"T": temporary or "/tmp", "V": temporary or "/var/tmp"}  # fmt: skip # noqa: S108
+
+    @functools.cache
+    def resolve(letter: str) -> str | None:  # noqa: PLR0911 - one line a letter
+        if letter in directories:
+            return directories[letter]
+        if letter in "uUgGhs":
+            try:
+                return _account(letter)
+            except KeyError:
+                return None
+        if letter in _OS_RELEASE:
+            files = ("/etc/os-release", "/usr/lib/os-release")
+            return _shell_assignment(files, _OS_RELEASE[letter])
+        host = os.uname()
+        match letter:
+            case "H":
+                return host.nodename
+            case "l":
+                return host.nodename.partition(".")[0]
+            case "q":
+                return _shell_assignment(["/etc/machine-info"], "PRETTY_HOSTNAME") or host.nodename
+            case "m":
+                return _first_line("/etc/machine-id") or None
+            case "b":
+                boot = _first_line("/proc/sys/kernel/random/boot_id")
+                return boot.replace("-", "") or None
+            case "v":
+                return host.release
+            case "a":
+                return _ARCHITECTURES.get(host.machine, host.machine)
+        return None
+
+    return resolve
+
+
+def _interface_exists(name: str) -> bool:
+    import socket  # noqa: PLC0415
+
+    try:
+        if name.isdecimal():
+            socket.if_indextoname(int(name))
+        else:
+            socket.if_nametoindex(name)
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def _surroundings(
+    name: str, path: str, environ: Mapping[str, str], *, user: bool
+) -> Surroundings:
+    own = unit_specifiers(name)
+    own |= {"y": path, "Y": os.path.dirname(path)}
+    machine = machine_specifiers(environ, user=user)
+    own["d"] = f"{machine('t')}/credentials/{name}"
+    return Surroundings(
+        resolve=lambda letter: own[letter] if letter in own else machine(letter),
+        ipv6=os.path.exists("/proc/net/if_inet6") or not os.path.exists("/proc/net"),
+        interface=_interface_exists,
+    )
+
+
+def _locate(unit: str, directories: tuple[str, ...]) -> tuple[str, str, tuple[str, ...]]:
+    """Return the unit's name, its main file and the directories that apply to it."""
+    name = os.path.basename(unit)
+    if not _is_unit_name(name):
+        raise UnitError("not the name of a socket unit, such as web.socket or web@1.socket", unit)
+    if "/" in unit or os.path.lexists(unit):
+        home = os.path.dirname(os.path.abspath(unit))
+        directories = (home, *(other for other in directories if other != home))
+        path = _find(name, (home,))
+    else:
+        path = _find(name, directories)
+    if not path:
+        shown = ", ".join(directories[:3]) + (", …" if len(directories) > 3 else "")
+        raise UnitNotFoundError(f"no such socket unit; looked in {shown}", unit)
+    real = os.path.basename(os.path.realpath(path))
+    if os.path.islink(path) and _is_unit_name(real) and real != _template(name):
+        name = real
+    if not name[: -len(SUFFIX)].partition("@")[2] and "@" in name:
+        raise UnitError(f"a template; name an instance, like {name.replace('@', '@1')}", path)
+    return name, path, directories
+
+
+def load_spec(
+    unit: str,
+    *,
+    environ: Mapping[str, str],
+    user: bool = False,
+    extra: Iterable[str] = (),
+) -> SocketSpec:
+    """Load a socket unit with its drop-ins.
+
+    Args:
+        unit: A name to look up (``web.socket``, ``web@blue.socket``), or a path. A name that
+            exists in the working directory is a path.
+        environ: The environment, for the search path and for specifiers.
+        user: Look it up as ``systemctl --user`` does.
+        extra: Directories to search first.
+
+    Raises:
+        UnitNotFoundError: There is none, it is masked, or it cannot be read.
+        UnitError: It is refused; see `sockact.unitfile.grammar.parse` and
+            `sockact.unitfile.unit.interpret`.
+    """
+    directories = search_path(environ, user=user, extra=extra)
+    name, path, directories = _locate(unit, directories)
+    if _is_masked(path):
+        raise UnitNotFoundError("the unit is masked", path)
+    assignments: list[Assignment] = []
+    diagnostics: list[Diagnostic] = []
+    names = dict.fromkeys([name, *_aliases(path, directories)])
+    for file in (path, *_dropins(names, directories)):
+        found, problems = parse(_read(file), file)
+        assignments += found
+        diagnostics += problems
+    surroundings = _surroundings(name, path, environ, user=user)
+    return interpret(name, assignments, surroundings, path, diagnostics)
