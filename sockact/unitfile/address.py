@@ -30,7 +30,14 @@ NETLINK_FAMILIES = {
     "kobject-uevent": 15, "generic": 16, "scsitransport": 18, "ecryptfs": 19, "rdma": 20,
 }  # fmt: skip
 
-_CIDS = {"": 0xFFFFFFFF, "any": 0xFFFFFFFF, "-1": 0xFFFFFFFF, "hypervisor": 0, "local": 1, "host": 2}
+_CIDS = {
+    "": 0xFFFFFFFF,
+    "any": 0xFFFFFFFF,
+    "-1": 0xFFFFFFFF,
+    "hypervisor": 0,
+    "local": 1,
+    "host": 2,
+}
 _BARE_PORT = re.compile(r"\+?[0-9][0-9a-zA-Z]*")
 _V6 = re.compile(r"\[([^\]]*)\](?::([^%]*)(?:%(.*))?)?")
 

@@ -10,87 +10,355 @@ import functools
 from sockact.directives import TABLE, nearest
 
 _COMMAND_KEYS = frozenset(
-    """
-    AllowedCPUs AllowedMemoryNodes AmbientCapabilities AppArmorProfile BPFDelegateAttachments
-    BPFDelegateCommands BPFDelegateMaps BPFDelegatePrograms BPFProgram BindLogSockets
-    BindNetworkInterface BindPaths BindReadOnlyPaths BlockIOAccounting BlockIODeviceWeight
-    BlockIOReadBandwidth BlockIOWeight BlockIOWriteBandwidth CPUAccounting CPUAffinity
-    CPUPressureThresholdSec CPUPressureWatch CPUQuota CPUQuotaPeriodSec CPUSchedulingPolicy
-    CPUSchedulingPriority CPUSchedulingResetOnFork CPUShares CPUWeight CacheDirectory
-    CacheDirectoryAccounting CacheDirectoryMode CacheDirectoryQuota CapabilityBoundingSet
-    ConfigurationDirectory ConfigurationDirectoryMode CoredumpFilter CoredumpReceive
-    DefaultMemoryLow DefaultMemoryMin DefaultStartupMemoryLow Delegate DelegateSubgroup
-    DeviceAllow DevicePolicy DisableControllers DynamicUser Environment EnvironmentFile
-    ExecPaths ExecSearchPath ExtensionDirectories ExtensionImagePolicy ExtensionImages
-    FinalKillSignal Group IOAccounting IODeviceLatencyTargetSec IODeviceWeight
-    IOPressureThresholdSec IOPressureWatch IOReadBandwidthMax IOReadIOPSMax IOSchedulingClass
-    IOSchedulingPriority IOWeight IOWriteBandwidthMax IOWriteIOPSMax IPAccounting
-    IPAddressAllow IPAddressDeny IPCNamespacePath IPEgressFilterPath IPIngressFilterPath
-    IgnoreSIGPIPE ImportCredential InaccessibleDirectories InaccessiblePaths KeyringMode
-    KillMode KillSignal LimitAS LimitCORE LimitCPU LimitDATA LimitFSIZE LimitLOCKS
-    LimitMEMLOCK LimitMSGQUEUE LimitNICE LimitNOFILE LimitNPROC LimitRSS LimitRTPRIO
-    LimitRTTIME LimitSIGPENDING LimitSTACK LoadCredential LoadCredentialEncrypted
-    LockPersonality LogExtraFields LogLevelMax LogNamespace LogRateLimitBurst
-    LogRateLimitIntervalSec LogsDirectory LogsDirectoryAccounting LogsDirectoryMode
-    LogsDirectoryQuota ManagedOOMMemoryPressure ManagedOOMMemoryPressureDurationSec
-    ManagedOOMMemoryPressureLimit ManagedOOMPreference ManagedOOMSwap MemoryAccounting
-    MemoryDenyWriteExecute MemoryHigh MemoryKSM MemoryLimit MemoryLow MemoryMax MemoryMin
-    MemoryPressureThresholdSec MemoryPressureWatch MemorySwapMax MemoryTHP MemoryZSwapMax
-    MemoryZSwapWriteback MountAPIVFS MountFlags MountImagePolicy MountImages NFTSet NUMAMask
-    NUMAPolicy NetworkNamespacePath Nice NoExecPaths NoNewPrivileges OOMScoreAdjust PAMName
-    PassEnvironment Personality PrivateBPF PrivateDevices PrivateIPC PrivateMounts
-    PrivateNetwork PrivatePIDs PrivateTmp PrivateUsers ProcSubset ProtectClock
-    ProtectControlGroups ProtectHome ProtectHostname ProtectKernelLogs ProtectKernelModules
-    ProtectKernelTunables ProtectProc ProtectSystem ReadOnlyDirectories ReadOnlyPaths
-    ReadWriteDirectories ReadWritePaths RemoveIPC RestartKillSignal RestrictAddressFamilies
-    RestrictFileSystems RestrictNamespaces RestrictNetworkInterfaces RestrictRealtime
-    RestrictSUIDSGID RootDirectory RootEphemeral RootHash RootHashSignature RootImage
-    RootImageOptions RootImagePolicy RootMStack RootVerity RuntimeDirectory
-    RuntimeDirectoryMode RuntimeDirectoryPreserve SELinuxContext SecureBits SendSIGHUP
-    SendSIGKILL SetCredential SetCredentialEncrypted SetLoginEnvironment Slice
-    SmackProcessLabel SocketBindAllow SocketBindDeny StandardError StandardInput
-    StandardInputData StandardInputText StandardOutput StartupAllowedCPUs
-    StartupAllowedMemoryNodes StartupBlockIOWeight StartupCPUShares StartupCPUWeight
-    StartupIOWeight StartupMemoryHigh StartupMemoryLow StartupMemoryMax StartupMemorySwapMax
-    StartupMemoryZSwapMax StateDirectory StateDirectoryAccounting StateDirectoryMode
-    StateDirectoryQuota SupplementaryGroups SyslogFacility SyslogIdentifier SyslogLevel
-    SyslogLevelPrefix SystemCallArchitectures SystemCallErrorNumber SystemCallFilter
-    SystemCallLog TTYColumns TTYPath TTYReset TTYRows TTYVHangup TTYVTDisallocate
-    TasksAccounting TasksMax TemporaryFileSystem TimeoutCleanSec TimerSlackNSec UMask
-    UnsetEnvironment User UserNamespacePath UtmpIdentifier UtmpMode WatchdogSignal
-    WorkingDirectory
-    """.split()
+    [
+        "AllowedCPUs",
+        "AllowedMemoryNodes",
+        "AmbientCapabilities",
+        "AppArmorProfile",
+        "BPFDelegateAttachments",
+        "BPFDelegateCommands",
+        "BPFDelegateMaps",
+        "BPFDelegatePrograms",
+        "BPFProgram",
+        "BindLogSockets",
+        "BindNetworkInterface",
+        "BindPaths",
+        "BindReadOnlyPaths",
+        "BlockIOAccounting",
+        "BlockIODeviceWeight",
+        "BlockIOReadBandwidth",
+        "BlockIOWeight",
+        "BlockIOWriteBandwidth",
+        "CPUAccounting",
+        "CPUAffinity",
+        "CPUPressureThresholdSec",
+        "CPUPressureWatch",
+        "CPUQuota",
+        "CPUQuotaPeriodSec",
+        "CPUSchedulingPolicy",
+        "CPUSchedulingPriority",
+        "CPUSchedulingResetOnFork",
+        "CPUShares",
+        "CPUWeight",
+        "CacheDirectory",
+        "CacheDirectoryAccounting",
+        "CacheDirectoryMode",
+        "CacheDirectoryQuota",
+        "CapabilityBoundingSet",
+        "ConfigurationDirectory",
+        "ConfigurationDirectoryMode",
+        "CoredumpFilter",
+        "CoredumpReceive",
+        "DefaultMemoryLow",
+        "DefaultMemoryMin",
+        "DefaultStartupMemoryLow",
+        "Delegate",
+        "DelegateSubgroup",
+        "DeviceAllow",
+        "DevicePolicy",
+        "DisableControllers",
+        "DynamicUser",
+        "Environment",
+        "EnvironmentFile",
+        "ExecPaths",
+        "ExecSearchPath",
+        "ExtensionDirectories",
+        "ExtensionImagePolicy",
+        "ExtensionImages",
+        "FinalKillSignal",
+        "Group",
+        "IOAccounting",
+        "IODeviceLatencyTargetSec",
+        "IODeviceWeight",
+        "IOPressureThresholdSec",
+        "IOPressureWatch",
+        "IOReadBandwidthMax",
+        "IOReadIOPSMax",
+        "IOSchedulingClass",
+        "IOSchedulingPriority",
+        "IOWeight",
+        "IOWriteBandwidthMax",
+        "IOWriteIOPSMax",
+        "IPAccounting",
+        "IPAddressAllow",
+        "IPAddressDeny",
+        "IPCNamespacePath",
+        "IPEgressFilterPath",
+        "IPIngressFilterPath",
+        "IgnoreSIGPIPE",
+        "ImportCredential",
+        "InaccessibleDirectories",
+        "InaccessiblePaths",
+        "KeyringMode",
+        "KillMode",
+        "KillSignal",
+        "LimitAS",
+        "LimitCORE",
+        "LimitCPU",
+        "LimitDATA",
+        "LimitFSIZE",
+        "LimitLOCKS",
+        "LimitMEMLOCK",
+        "LimitMSGQUEUE",
+        "LimitNICE",
+        "LimitNOFILE",
+        "LimitNPROC",
+        "LimitRSS",
+        "LimitRTPRIO",
+        "LimitRTTIME",
+        "LimitSIGPENDING",
+        "LimitSTACK",
+        "LoadCredential",
+        "LoadCredentialEncrypted",
+        "LockPersonality",
+        "LogExtraFields",
+        "LogLevelMax",
+        "LogNamespace",
+        "LogRateLimitBurst",
+        "LogRateLimitIntervalSec",
+        "LogsDirectory",
+        "LogsDirectoryAccounting",
+        "LogsDirectoryMode",
+        "LogsDirectoryQuota",
+        "ManagedOOMMemoryPressure",
+        "ManagedOOMMemoryPressureDurationSec",
+        "ManagedOOMMemoryPressureLimit",
+        "ManagedOOMPreference",
+        "ManagedOOMSwap",
+        "MemoryAccounting",
+        "MemoryDenyWriteExecute",
+        "MemoryHigh",
+        "MemoryKSM",
+        "MemoryLimit",
+        "MemoryLow",
+        "MemoryMax",
+        "MemoryMin",
+        "MemoryPressureThresholdSec",
+        "MemoryPressureWatch",
+        "MemorySwapMax",
+        "MemoryTHP",
+        "MemoryZSwapMax",
+        "MemoryZSwapWriteback",
+        "MountAPIVFS",
+        "MountFlags",
+        "MountImagePolicy",
+        "MountImages",
+        "NFTSet",
+        "NUMAMask",
+        "NUMAPolicy",
+        "NetworkNamespacePath",
+        "Nice",
+        "NoExecPaths",
+        "NoNewPrivileges",
+        "OOMScoreAdjust",
+        "PAMName",
+        "PassEnvironment",
+        "Personality",
+        "PrivateBPF",
+        "PrivateDevices",
+        "PrivateIPC",
+        "PrivateMounts",
+        "PrivateNetwork",
+        "PrivatePIDs",
+        "PrivateTmp",
+        "PrivateUsers",
+        "ProcSubset",
+        "ProtectClock",
+        "ProtectControlGroups",
+        "ProtectHome",
+        "ProtectHostname",
+        "ProtectKernelLogs",
+        "ProtectKernelModules",
+        "ProtectKernelTunables",
+        "ProtectProc",
+        "ProtectSystem",
+        "ReadOnlyDirectories",
+        "ReadOnlyPaths",
+        "ReadWriteDirectories",
+        "ReadWritePaths",
+        "RemoveIPC",
+        "RestartKillSignal",
+        "RestrictAddressFamilies",
+        "RestrictFileSystems",
+        "RestrictNamespaces",
+        "RestrictNetworkInterfaces",
+        "RestrictRealtime",
+        "RestrictSUIDSGID",
+        "RootDirectory",
+        "RootEphemeral",
+        "RootHash",
+        "RootHashSignature",
+        "RootImage",
+        "RootImageOptions",
+        "RootImagePolicy",
+        "RootMStack",
+        "RootVerity",
+        "RuntimeDirectory",
+        "RuntimeDirectoryMode",
+        "RuntimeDirectoryPreserve",
+        "SELinuxContext",
+        "SecureBits",
+        "SendSIGHUP",
+        "SendSIGKILL",
+        "SetCredential",
+        "SetCredentialEncrypted",
+        "SetLoginEnvironment",
+        "Slice",
+        "SmackProcessLabel",
+        "SocketBindAllow",
+        "SocketBindDeny",
+        "StandardError",
+        "StandardInput",
+        "StandardInputData",
+        "StandardInputText",
+        "StandardOutput",
+        "StartupAllowedCPUs",
+        "StartupAllowedMemoryNodes",
+        "StartupBlockIOWeight",
+        "StartupCPUShares",
+        "StartupCPUWeight",
+        "StartupIOWeight",
+        "StartupMemoryHigh",
+        "StartupMemoryLow",
+        "StartupMemoryMax",
+        "StartupMemorySwapMax",
+        "StartupMemoryZSwapMax",
+        "StateDirectory",
+        "StateDirectoryAccounting",
+        "StateDirectoryMode",
+        "StateDirectoryQuota",
+        "SupplementaryGroups",
+        "SyslogFacility",
+        "SyslogIdentifier",
+        "SyslogLevel",
+        "SyslogLevelPrefix",
+        "SystemCallArchitectures",
+        "SystemCallErrorNumber",
+        "SystemCallFilter",
+        "SystemCallLog",
+        "TTYColumns",
+        "TTYPath",
+        "TTYReset",
+        "TTYRows",
+        "TTYVHangup",
+        "TTYVTDisallocate",
+        "TasksAccounting",
+        "TasksMax",
+        "TemporaryFileSystem",
+        "TimeoutCleanSec",
+        "TimerSlackNSec",
+        "UMask",
+        "UnsetEnvironment",
+        "User",
+        "UserNamespacePath",
+        "UtmpIdentifier",
+        "UtmpMode",
+        "WatchdogSignal",
+        "WorkingDirectory",
+    ]
 )
 """systemd.exec(5), systemd.kill(5) and systemd.resource-control(5): valid in [Socket]."""
 
 _GRAPH_KEYS = frozenset(
-    """
-    After AllowIsolate Before BindTo BindsTo CollectMode Conflicts DefaultDependencies
-    FailureAction FailureActionExitStatus IgnoreOnIsolate JobRunningTimeoutSec
-    JobTimeoutAction JobTimeoutRebootArgument JobTimeoutSec JoinsNamespaceOf OnFailure
-    OnFailureIsolate OnFailureJobMode OnSuccess OnSuccessJobMode PartOf PropagateReloadFrom
-    PropagateReloadTo PropagatesReloadTo PropagatesStopTo RebootArgument RefuseManualStart
-    RefuseManualStop ReloadPropagatedFrom Requires RequiresMountsFor RequiresOverridable
-    Requisite RequisiteOverridable StartLimitAction StartLimitBurst StartLimitInterval
-    StartLimitIntervalSec StopPropagatedFrom StopWhenUnneeded SuccessAction
-    SuccessActionExitStatus SurviveFinalKillSignal Upholds Wants WantsMountsFor
-    """.split()
+    [
+        "After",
+        "AllowIsolate",
+        "Before",
+        "BindTo",
+        "BindsTo",
+        "CollectMode",
+        "Conflicts",
+        "DefaultDependencies",
+        "FailureAction",
+        "FailureActionExitStatus",
+        "IgnoreOnIsolate",
+        "JobRunningTimeoutSec",
+        "JobTimeoutAction",
+        "JobTimeoutRebootArgument",
+        "JobTimeoutSec",
+        "JoinsNamespaceOf",
+        "OnFailure",
+        "OnFailureIsolate",
+        "OnFailureJobMode",
+        "OnSuccess",
+        "OnSuccessJobMode",
+        "PartOf",
+        "PropagateReloadFrom",
+        "PropagateReloadTo",
+        "PropagatesReloadTo",
+        "PropagatesStopTo",
+        "RebootArgument",
+        "RefuseManualStart",
+        "RefuseManualStop",
+        "ReloadPropagatedFrom",
+        "Requires",
+        "RequiresMountsFor",
+        "RequiresOverridable",
+        "Requisite",
+        "RequisiteOverridable",
+        "StartLimitAction",
+        "StartLimitBurst",
+        "StartLimitInterval",
+        "StartLimitIntervalSec",
+        "StopPropagatedFrom",
+        "StopWhenUnneeded",
+        "SuccessAction",
+        "SuccessActionExitStatus",
+        "SurviveFinalKillSignal",
+        "Upholds",
+        "Wants",
+        "WantsMountsFor",
+    ]
 )
 """[Unit] keys about other units and jobs."""
 
 _CHECKS = frozenset(
-    """
-    ACPower Architecture CPUFeature CPUPressure CPUs Capability ControlGroupController
-    Credential DirectoryNotEmpty Environment FileIsExecutable FileNotEmpty Firmware FirstBoot
-    Fraction Group Host IOPressure KernelCommandLine KernelModuleLoaded KernelVersion
-    MachineTag Memory MemoryPressure NeedsUpdate OSRelease PathExists PathExistsGlob
-    PathIsDirectory PathIsEncrypted PathIsMountPoint PathIsReadWrite PathIsSocket
-    PathIsSymbolicLink Security User Version Virtualization
-    """.split()
+    [
+        "ACPower",
+        "Architecture",
+        "CPUFeature",
+        "CPUPressure",
+        "CPUs",
+        "Capability",
+        "ControlGroupController",
+        "Credential",
+        "DirectoryNotEmpty",
+        "Environment",
+        "FileIsExecutable",
+        "FileNotEmpty",
+        "Firmware",
+        "FirstBoot",
+        "Fraction",
+        "Group",
+        "Host",
+        "IOPressure",
+        "KernelCommandLine",
+        "KernelModuleLoaded",
+        "KernelVersion",
+        "MachineTag",
+        "Memory",
+        "MemoryPressure",
+        "NeedsUpdate",
+        "OSRelease",
+        "PathExists",
+        "PathExistsGlob",
+        "PathIsDirectory",
+        "PathIsEncrypted",
+        "PathIsMountPoint",
+        "PathIsReadWrite",
+        "PathIsSocket",
+        "PathIsSymbolicLink",
+        "Security",
+        "User",
+        "Version",
+        "Virtualization",
+    ]
 )
 """What Condition…= and Assert…= can ask for."""
 
-_INSTALL_KEYS = frozenset({"Alias", "WantedBy", "RequiredBy", "UpheldBy", "Also", "DefaultInstance"})
+_INSTALL_KEYS = frozenset(
+    {"Alias", "WantedBy", "RequiredBy", "UpheldBy", "Also", "DefaultInstance"}
+)
 _TEXT_KEYS = frozenset({"Description", "Documentation", "SourcePath"})
 
 

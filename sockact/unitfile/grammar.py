@@ -33,7 +33,9 @@ _BLANKS = BLANKS.encode()
 _UNSAFE_IN_SECTION = re.compile(r"[\x00-\x1f\x7f\"'\\*?\[]")
 # Besides surrogates, which UTF-8 decoding refuses by itself, systemd refuses noncharacters.
 _NONCHARACTER = re.compile(
-    "[\ufdd0-\ufdef" + "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF)) + "]"
+    "[\ufdd0-\ufdef"
+    + "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
+    + "]"
 )
 
 

@@ -7,7 +7,6 @@ for each listener. Pure: names are looked up when the listener is opened.
 
 import re
 from types import MappingProxyType
-from urllib.parse import unquote
 
 from sockact import directives as d
 from sockact.errors import DirectiveError, ListenTextError
@@ -46,7 +45,7 @@ SCHEMES: dict[str, tuple[Kind, int]] = {
 }
 """Each scheme's kind of listener, and IP version (0: any, or not IP)."""
 
-_WILDCARD = {4: "0.0.0.0", 6: "::"}  # noqa: S104 - the caller asked for every address
+_WILDCARD = {4: "0.0.0.0", 6: "::"}
 _NAME = re.compile(r"[^:=?]*=")
 
 
@@ -96,7 +95,11 @@ def _inet(text: str, version: int) -> list[Address]:
     number = addresses.numeric_host(host) if host else None
     if number and version and number[0] != version:
         raise ValueError(f"{host} is not an IPv{version} address")
-    if host and not number and not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?", host):
+    if (
+        host
+        and not number
+        and not re.fullmatch(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?", host)
+    ):
         raise ValueError(f"{host!r} is neither an IP address nor a host name")
     if ports is None or (host and not number):
         services = [service] if ports is None else [str(port) for port in ports]
@@ -135,6 +138,14 @@ def _default_name(scheme: str, address: Address) -> str:
     return re.sub(r"[^\x20-\x39\x3b-\x7e]", "_", name)[:255]
 
 
+def _unquote(value: str) -> str:
+    if "%" not in value:
+        return value
+    from urllib.parse import unquote  # noqa: PLC0415 - rare, and slow to import
+
+    return unquote(value)
+
+
 def _settings(text: _Text, query: str, start: int) -> dict[str, Setting]:
     settings: dict[str, Setting] = {}
     for part in query.split("&"):
@@ -143,7 +154,7 @@ def _settings(text: _Text, query: str, start: int) -> dict[str, Setting]:
         if not equals or not name:
             raise text.wrong("a directive is written Name=Value", start, end)
         try:
-            row, setting = read_setting(name, unquote(value), Origin(text.text))
+            row, setting = read_setting(name, _unquote(value), Origin(text.text))
         except ValueError as error:
             raise text.wrong(str(error), start, end) from None
         if row.value in values.LISTS and (old := settings.get(name)):
@@ -160,10 +171,14 @@ def _systemd_address(text: _Text, start: int, body: str, kind: Kind) -> list[Add
     try:
         return [addresses.listen_address(kind, body)]
     except ValueError as error:
-        scheme = body.partition(":")[0]
-        near = d.nearest(scheme, SCHEMES) if ":" in body else ""
-        known = f"did you mean {near}:?" if near else "schemes are " + ", ".join(SCHEMES)
-        message = f"no scheme, and {error}; {known}"
+        scheme, colon, rest = body.partition(":")
+        near = d.nearest(scheme, SCHEMES) if colon else ""
+        if near:
+            message = f"unknown scheme {scheme!r}; did you mean {near}:{rest}?"
+        elif re.fullmatch(r"[A-Za-z0-9.*-]+:[A-Za-z0-9-]+", body):
+            message = f"no scheme; for a host or service name write tcp:{body} or udp:{body}"
+        else:
+            message = f"{error}; or put a scheme in front: {', '.join(SCHEMES)}"
         raise text.wrong(message, start, start + len(body)) from None
 
 

@@ -233,12 +233,12 @@ def _account(letter: str) -> str:
     return {"u": entry.pw_name, "h": entry.pw_dir, "s": entry.pw_shell or "/bin/sh"}[letter]
 
 
-def machine_specifiers(environ: Mapping[str, str], *, user: bool) -> Callable[[str], str | None]:
-    """Return the meaning of the specifiers that depend on machine and user, each read on demand."""
+def _directories(environ: Mapping[str, str], *, user: bool) -> dict[str, str]:
+    """Return the specifiers that name directories (file-hierarchy(7), XDG base directories)."""
     home = environ.get("HOME") or "/root"
     state = environ.get("XDG_STATE_HOME") or f"{home}/.local/state"
     temporary = next((environ[k] for k in ("TMPDIR", "TEMP", "TMP") if environ.get(k)), "")
-    directories = (
+    return (
         {
             "t": environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}",
             "S": state,
@@ -252,10 +252,15 @@ def machine_specifiers(environ: Mapping[str, str], *, user: bool) -> Callable[[s
             "t": "/run", "S": "/var/lib", "C": "/var/cache", "L": "/var/log", "E": "/etc",
             "D": "/usr/share",
         }
-    ) | {"T": temporary or "/tmp", "V": temporary or "/var/tmp"}  # fmt: skip # noqa: S108
+    ) | {"T": temporary or "/tmp", "V": temporary or "/var/tmp"}  # fmt: skip
+
+
+def machine_specifiers(environ: Mapping[str, str], *, user: bool) -> Callable[[str], str | None]:
+    """Return the meaning of the specifiers that depend on machine and user, each read on demand."""
+    directories = _directories(environ, user=user)
 
     @functools.cache
-    def resolve(letter: str) -> str | None:  # noqa: PLR0911 - one line a letter
+    def resolve(letter: str) -> str | None:
         if letter in directories:
             return directories[letter]
         if letter in "uUgGhs":
@@ -301,9 +306,7 @@ def _interface_exists(name: str) -> bool:
     return True
 
 
-def _surroundings(
-    name: str, path: str, environ: Mapping[str, str], *, user: bool
-) -> Surroundings:
+def _surroundings(name: str, path: str, environ: Mapping[str, str], *, user: bool) -> Surroundings:
     own = unit_specifiers(name)
     own |= {"y": path, "Y": os.path.dirname(path)}
     machine = machine_specifiers(environ, user=user)

@@ -40,7 +40,7 @@ def expand(text: str, resolve: Callable[[str], str | None], limit: int = 1024 * 
 
 
 def unescape(text: str) -> str:
-    """Undo systemd-escape(1): ``-`` is a slash, ``\\xHH`` a byte."""
+    r"""Undo systemd-escape(1): ``-`` is a slash, ``\xHH`` a byte."""
     out = bytearray()
     data = text.encode()
     position = 0
@@ -49,8 +49,10 @@ def unescape(text: str) -> str:
         code = data[position + 2 : position + 4]
         if byte == b"-":
             out += b"/"
-        elif byte == b"\\" and data[position + 1 : position + 2] == b"x" and re.fullmatch(
-            rb"[0-9a-fA-F]{2}", code
+        elif (
+            byte == b"\\"
+            and data[position + 1 : position + 2] == b"x"
+            and re.fullmatch(rb"[0-9a-fA-F]{2}", code)
         ):
             out.append(int(code, 16))
             position += 3

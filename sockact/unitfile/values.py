@@ -34,12 +34,8 @@ def integer(text: str, low: int, high: int) -> int:
     match = _INTEGER.fullmatch(text)
     if not match:
         raise ValueError(f"{text[:40]!r} is not a whole number")
-    if digits := match["hex"]:
-        number = int(digits, 16)
-    elif digits := match["bin"]:
-        number = int(digits[2:], 2)
-    elif digits := match["oct"]:
-        number = int(digits[2:], 8)
+    if digits := match["hex"] or match["bin"] or match["oct"]:
+        number = int(digits, 0)
     elif digits := match["old"]:
         number = int(digits, 8)
     elif len(match["dec"]) > 20:
@@ -191,7 +187,9 @@ def fd_name(text: str) -> str:
     Source: sd_listen_fds(3), ``fdname_is_valid()``.
     """
     if not _FD_NAME.fullmatch(text):
-        raise ValueError(f"{text[:40]!r} is not an fd name: ASCII without ':', at most 255 characters")
+        raise ValueError(
+            f"{text[:40]!r} is not an fd name: ASCII without ':', at most 255 characters"
+        )
     return text
 
 
@@ -217,14 +215,19 @@ def _user(text: str) -> str:
 
 
 def _service(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9:_.\\-]+(?:@[A-Za-z0-9:_.\\-]*)?\.service", text) or len(text) > 255:
+    if (
+        not re.fullmatch(r"[A-Za-z0-9:_.\\-]+(?:@[A-Za-z0-9:_.\\-]*)?\.service", text)
+        or len(text) > 255
+    ):
         raise ValueError(f"{text[:40]!r} is not the name of a service unit")
     return text
 
 
 def _protocol(text: str) -> str:
     if text not in PROTOCOLS:
-        raise ValueError(f"{text[:40]!r} is not a socket protocol; it must be {', '.join(PROTOCOLS)}")
+        raise ValueError(
+            f"{text[:40]!r} is not a socket protocol; it must be {', '.join(PROTOCOLS)}"
+        )
     return text
 
 

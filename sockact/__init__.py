@@ -1,0 +1,106 @@
+"""sockact: systemd-style socket activation for Python, with and without systemd.
+
+Every name is imported at its first use, so that ``import sockact`` costs next to nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from sockact import daemon, errors
+    from sockact.activation import notify
+    from sockact.activation.launch import Prepared, execute, prepare, wait_for_traffic
+    from sockact.activation.receive import listen_fds
+    from sockact.fd.probe import (
+        Description,
+        describe,
+        is_fifo,
+        is_mq,
+        is_socket,
+        is_socket_inet,
+        is_socket_unix,
+        is_special,
+    )
+    from sockact.library import SocketUnit, activated_or_listen, definition, listen, load, socket
+    from sockact.sockets.bind import open_specs
+    from sockact.sockets.socketset import NamedSocket, SocketSet
+    from sockact.spec import Kind, ListenerSpec, SocketSpec
+
+_HOMES = {
+    "sockact.activation": ("notify",),
+    "sockact": ("daemon", "errors"),
+    "sockact.activation.launch": ("Prepared", "execute", "prepare", "wait_for_traffic"),
+    "sockact.activation.receive": ("listen_fds",),
+    "sockact.fd.probe": (
+        "Description",
+        "describe",
+        "is_fifo",
+        "is_mq",
+        "is_socket",
+        "is_socket_inet",
+        "is_socket_unix",
+        "is_special",
+    ),
+    "sockact.library": (
+        "SocketUnit",
+        "activated_or_listen",
+        "definition",
+        "listen",
+        "load",
+        "socket",
+    ),
+    "sockact.sockets.bind": ("open_specs",),
+    "sockact.sockets.socketset": ("NamedSocket", "SocketSet"),
+    "sockact.spec": ("Kind", "ListenerSpec", "SocketSpec"),
+}
+_MODULES = ("daemon", "errors", "notify")
+
+__all__ = [
+    "Description",
+    "Kind",
+    "ListenerSpec",
+    "NamedSocket",
+    "Prepared",
+    "SocketSet",
+    "SocketSpec",
+    "SocketUnit",
+    "__version__",
+    "activated_or_listen",
+    "daemon",
+    "definition",
+    "describe",
+    "errors",
+    "execute",
+    "is_fifo",
+    "is_mq",
+    "is_socket",
+    "is_socket_inet",
+    "is_socket_unix",
+    "is_special",
+    "listen",
+    "listen_fds",
+    "load",
+    "notify",
+    "open_specs",
+    "prepare",
+    "socket",
+    "wait_for_traffic",
+]
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            if name in _MODULES:
+                found: object = importlib.import_module(f"{home}.{name}")
+            else:
+                found = getattr(importlib.import_module(home), name)
+            globals()[name] = found
+            return found
+    raise AttributeError(f"module 'sockact' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

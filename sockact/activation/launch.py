@@ -1,0 +1,302 @@
+"""Turning this process into a program that inherits a socket set: exec in place, same pid.
+
+Everything that can fail is done before anything that cannot be undone. What cannot: descriptors
+moved to 3, 4, 5 …. Until execve() succeeds root's rights are kept in the saved user id, so that
+even then the nodes made for the program can be removed; a successful execve() overwrites the
+saved id (credentials(7)), and with it the last way back.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NoReturn
+
+import attrs
+
+from sockact.activation.environ import FIRST_FD, VARIABLES, encode
+from sockact.activation.receive import own_pidfd_id
+from sockact.activation.substitute import Given, has_fields, substitute
+from sockact.errors import LaunchError
+from sockact.fd.place import close_on_exec_from, fill_stdio, place
+from sockact.sockets.socketset import SocketSet
+
+_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@attrs.frozen
+class Identity:
+    """The user that a program runs as.
+
+    Attributes:
+        uid: User id.
+        gid: Group id.
+        groups: Supplementary groups.
+        environ: USER, LOGNAME, HOME and SHELL of that user; empty if only the group changes.
+    """
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    environ: Mapping[str, str]
+
+
+def identity(user: str | None, group: str | None) -> Identity | None:
+    """Look up a user and a group by name or number; None if neither is given.
+
+    Raises:
+        CredentialsError: There is no such user or group.
+    """
+    if user is None and group is None:
+        return None
+    import pwd  # noqa: PLC0415 - rarely needed
+
+    from sockact.fd.account import group_id, user_ids  # noqa: PLC0415
+
+    if user is None:
+        assert group is not None
+        gid = group_id(group)
+        return Identity(os.geteuid(), gid, (gid,), {})
+    uid, gid = user_ids(user)
+    if group is not None:
+        gid = group_id(group)
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        return Identity(uid, gid, (gid,), {})
+    environ = {
+        "USER": entry.pw_name,
+        "LOGNAME": entry.pw_name,
+        "HOME": entry.pw_dir,
+        "SHELL": entry.pw_shell or "/bin/sh",
+    }
+    return Identity(uid, gid, tuple(os.getgrouplist(entry.pw_name, gid)), environ)
+
+
+def find_program(program: str, search: str, directory: str | None = None) -> str:
+    """Return the path of a program, looked up as execvp(3) does.
+
+    Args:
+        program: A name, or a path.
+        search: The value of PATH.
+        directory: What a relative path is relative to; the working directory by default.
+
+    Raises:
+        LaunchError: ENOENT, there is none; EACCES, there is one that may not be executed.
+    """
+    if not program:
+        raise LaunchError("''", errno.ENOENT, "the name of the program is empty")
+    names = [program] if "/" in program else [f"{d or '.'}/{program}" for d in search.split(":")]
+    found = errno.ENOENT
+    for name in names:
+        path = os.path.join(directory or "", name)
+        try:
+            mode = os.stat(path).st_mode
+        except OSError as error:
+            found = errno.EACCES if error.errno == errno.EACCES else found
+            continue
+        if stat.S_ISREG(mode) and os.access(path, os.X_OK, effective_ids=_EFFECTIVE):
+            return name
+        found = errno.EACCES
+    reason = "not executable" if found == errno.EACCES else "no such program"
+    if "/" not in program and found == errno.ENOENT:
+        reason += " in PATH"
+    raise LaunchError(program, found, reason)
+
+
+_EFFECTIVE = os.access in os.supports_effective_ids
+
+
+@contextlib.contextmanager
+def _as(who: Identity | None) -> Iterator[None]:
+    """Change to `who`; if the body fails, change back.
+
+    Raises:
+        LaunchError: This process may not do that.
+    """
+    if who is None:
+        yield
+        return
+    uids, gids, groups = os.getresuid(), os.getresgid(), os.getgroups()
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.setgroups(who.groups)
+        if root or who.gid != gids[1]:
+            os.setresgid(who.gid, who.gid, who.gid)
+        if root or who.uid != uids[1]:
+            os.setresuid(who.uid, who.uid, uids[2])
+    except PermissionError as error:
+        raise LaunchError(
+            f"as uid {who.uid}, gid {who.gid}", errno.EPERM, f"{error.strerror}; this needs root"
+        ) from None
+    try:
+        yield
+    finally:
+        # Only reached if execve() has failed.
+        os.setresuid(*uids)
+        os.setresgid(*gids)
+        if root:
+            os.setgroups(groups)
+
+
+def _environ(
+    base: Mapping[str, str], sockets: SocketSet, who: Identity | None, *, inetd: bool
+) -> dict[str, str]:
+    environ = {key: value for key, value in base.items() if key not in VARIABLES}
+    if who:
+        environ |= who.environ
+    if not inetd:
+        environ |= encode(sockets.names, os.getpid(), own_pidfd_id())
+    ports: dict[str, list[str]] = {}
+    for entry in sockets:
+        address = entry.listener.address if entry.listener else None
+        if getattr(address, "port", None) == 0 or getattr(address, "service", None) == "0":
+            name = "".join(c if c.isalnum() else "_" for c in entry.name).upper()
+            ports.setdefault(f"SOCKACT_PORT_{name}", []).append(str(entry.describe().port))
+    return environ | {name: " ".join(numbers) for name, numbers in ports.items()}
+
+
+def _default_signals() -> None:
+    """Give SIGPIPE and SIGXFSZ, which Python ignores, their default action back."""
+    import signal  # noqa: PLC0415
+
+    for name in ("SIGPIPE", "SIGXFSZ"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
+@attrs.frozen
+class Prepared:
+    """A command that is known to be startable; see `prepare`."""
+
+    path: str
+    argv: tuple[str, ...]
+    environ: Mapping[str, str]
+    directory: str | None
+    who: Identity | None
+    inetd: bool
+
+
+def prepare(
+    command: Sequence[str],
+    *,
+    environ: Mapping[str, str],
+    directory: str | None = None,
+    user: str | None = None,
+    group: str | None = None,
+    inetd: bool = False,
+) -> Prepared:
+    """Check all that can be checked of a command before a socket is opened for it.
+
+    Standard input, output and error are opened on /dev/null where they are closed, so that no
+    socket takes their place.
+
+    Args:
+        command: The program and its arguments; ``{fd:NAME}`` and the like are replaced later.
+        environ: The program's environment, without LISTEN_*.
+        directory: Change to it.
+        user: Run as this user; needs root.
+        group: Run as this group; the user's own by default.
+        inetd: Pass the one socket as standard input and output, without LISTEN_*.
+
+    Raises:
+        LaunchError: There is no such program, or directory.
+        CredentialsError: There is no such user or group.
+    """
+    fill_stdio()
+    who = identity(user, group)
+    if directory is not None and not os.path.isdir(directory):
+        missing = not os.path.lexists(directory)
+        number = errno.ENOENT if missing else errno.ENOTDIR
+        raise LaunchError(f"in {directory}", number, os.strerror(number))
+    path = find_program(command[0], environ.get("PATH", _DEFAULT_PATH), directory)
+    return Prepared(path, tuple(command), environ, directory, who, inetd)
+
+
+def execute(prepared: Prepared, sockets: SocketSet) -> NoReturn:
+    """Become the program, with the descriptors of `sockets` from 3 on.
+
+    Takes over `sockets`. LISTEN_PID stays right because the pid stays the same. Descriptors other
+    than standard input, output and error and the set itself are not inherited. O_NONBLOCK is left
+    as it is: it is set when a listener is opened, and an inherited one may be in use by others.
+
+    Raises:
+        LaunchError: It could not be started. The set has been closed and the nodes made for it
+            removed; a descriptor that others hold too goes on living there.
+        SubstitutionError: A field of the command fits no socket.
+    """
+    try:
+        argv = _command(prepared, sockets)
+        environ = _environ(prepared.environ, sockets, prepared.who, inetd=prepared.inetd)
+        _default_signals()
+        if prepared.inetd:
+            place(sockets.filenos() * 2, 0)
+            close_on_exec_from(FIRST_FD)
+        else:
+            sockets.place(FIRST_FD)
+            close_on_exec_from(FIRST_FD + len(sockets))
+        # As another user this process may read neither its modules nor /proc/self/fd any more:
+        # whatever needs them stands above.
+        with _as(prepared.who):
+            if prepared.directory is not None:
+                os.chdir(prepared.directory)
+            try:
+                _exec(prepared.path, argv, environ)
+            except OSError as error:
+                raise _explain(prepared.argv[0], error, environ) from None
+    except OSError as error:
+        sockets.discard()
+        if isinstance(error, LaunchError):
+            raise
+        raise LaunchError(
+            prepared.argv[0], error.errno or 0, error.strerror or str(error)
+        ) from None
+    except BaseException:
+        sockets.discard()
+        raise
+
+
+def _command(prepared: Prepared, sockets: SocketSet) -> list[str]:
+    if not has_fields(prepared.argv):
+        return list(prepared.argv)
+    first = 0 if prepared.inetd else FIRST_FD
+    given = []
+    for number, entry in enumerate(sockets, first):
+        what = entry.describe()
+        given.append(Given(entry.name, number, what.address, what.port))
+    return substitute(prepared.argv, given)
+
+
+def _exec(path: str, argv: list[str], environ: Mapping[str, str]) -> NoReturn:
+    try:
+        os.execve(path, argv, environ)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC:
+            raise
+    # As execvp(3): what the kernel does not know is a shell script.
+    os.execve("/bin/sh", ["/bin/sh", path, *argv[1:]], environ)
+
+
+def _explain(program: str, error: OSError, environ: Mapping[str, str]) -> LaunchError:
+    reason = error.strerror or str(error)
+    if error.errno == errno.E2BIG:
+        size = len(environ.get("LISTEN_FDNAMES", ""))
+        reason += f"; LISTEN_FDNAMES alone has {size} bytes, shorter names may help"
+    return LaunchError(program, error.errno or 0, reason)
+
+
+def wait_for_traffic(sockets: SocketSet) -> None:
+    """Wait until one of the sockets is readable.
+
+    Raises:
+        FdStateError: One was closed.
+    """
+    import select  # noqa: PLC0415
+
+    poll = select.poll()
+    for number in sockets.filenos():
+        poll.register(number, select.POLLIN)
+    while not poll.poll():
+        pass

@@ -1,0 +1,43 @@
+"""Exit statuses: the whole table, and which error has which (sockact(1), "EXIT STATUS")."""
+
+from sockact import errors
+
+OK = 0
+FAILURE = 1
+USAGE = 2
+NO_INPUT = 66
+SOFTWARE = 70
+CONFIG = 78
+NOT_EXECUTABLE = 126
+NOT_FOUND = 127
+INTERRUPTED = 130
+
+MEANINGS = {
+    OK: "success; after exec, the status is the program's own",
+    FAILURE: "a listener could not be opened, or another failure at run time",
+    USAGE: "the command line is wrong",
+    NO_INPUT: "there is no such socket unit, or it is masked or unreadable",
+    SOFTWARE: "an error in sockact itself; SOCKACT_DEBUG=1 shows where",
+    CONFIG: "a socket unit is refused",
+    NOT_EXECUTABLE: "the program exists but cannot be executed",
+    NOT_FOUND: "there is no such program",
+    INTERRUPTED: "interrupted by SIGINT before the program was started",
+}
+
+
+def status_of(error: errors.SockactError) -> int:
+    """Return the exit status for an error."""
+    match error:
+        case errors.ListenTextError() | errors.SubstitutionError() | errors.CredentialsError():
+            return USAGE
+        case errors.UnitNotFoundError():
+            return NO_INPUT
+        case errors.UnitError():
+            return CONFIG
+        case errors.LaunchError(errno=2):
+            return NOT_FOUND
+        case errors.LaunchError(errno=1):
+            return FAILURE
+        case errors.LaunchError():
+            return NOT_EXECUTABLE
+    return FAILURE

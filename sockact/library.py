@@ -1,0 +1,238 @@
+"""What a program calls: definitions, opening and activation joined in one line each."""
+
+import os
+import socket as _socket
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import attrs
+
+from sockact import directives
+from sockact.activation.receive import listen_fds
+from sockact.errors import SockactWarning
+from sockact.sockets.bind import Warn, open_specs, warn_by_default
+from sockact.sockets.resolve import resolve_spec
+from sockact.sockets.socketset import SocketSet
+from sockact.spec import Diagnostic, Kind, Moment, Origin, SocketSpec
+from sockact.unitfile.listen import parse_listen
+
+
+@attrs.frozen
+class SocketUnit:
+    """A definition that can be opened: a ``.socket`` file, or a ``--listen`` text.
+
+    Attributes:
+        spec: What it says.
+    """
+
+    spec: SocketSpec
+
+    @property
+    def name(self) -> str:
+        """The unit's full name, or the ``--listen`` text."""
+        return self.spec.name
+
+    def open(self, *, replace: bool = False, warn: Warn = warn_by_default) -> SocketSet:
+        """Open every listener, or none.
+
+        Args:
+            replace: Take over the path of a Unix socket even if some process listens there.
+            warn: Called with a line for each option that could not be set.
+
+        Returns:
+            The set, owned by the caller.
+
+        Raises:
+            BindError: One could not be opened; nothing stays open, and no node behind.
+        """
+        return open_specs([self.spec], replace=replace, warn=warn)
+
+    @property
+    def accepts(self) -> bool:
+        """Whether it wants one process for each connection (Accept=yes)."""
+        return self.spec.get(directives.ACCEPT)
+
+    def without_supervisor(self) -> list[Diagnostic]:
+        """Return what it says in vain where nobody supervises the program, and why."""
+        said = []
+        for name, setting in self.spec.settings.items():
+            row = directives.TABLE[name]
+            if row.moment is Moment.MANAGER and setting.value != row.default:
+                message = f"{name}= has no effect here: {row.without_manager}"
+                said.append(Diagnostic(setting.origin, message))
+        if self.spec.get(directives.REMOVE_ON_STOP):
+            setting = self.spec.settings[directives.REMOVE_ON_STOP.name]
+            message = "RemoveOnStop= has no effect here: nobody is left to remove the node"
+            said.append(Diagnostic(setting.origin, message))
+        return said
+
+    def settings_text(self) -> dict[str, str]:
+        """Return the directives that were set, as text."""
+        from sockact.unitfile.values import write  # noqa: PLC0415
+
+        texts = {}
+        for name, setting in self.spec.settings.items():
+            items = setting.value if isinstance(setting.value, tuple) else (setting.value,)
+            texts[name] = " ".join(write(directives.TABLE[name].value, item) for item in items)
+        return texts
+
+    def resolved(self) -> "SocketUnit":
+        """Return it with every host name replaced by all its addresses.
+
+        Raises:
+            BindError: A name has no address.
+        """
+        return SocketUnit(resolve_spec(self.spec))
+
+    def renamed(self, names: Sequence[str]) -> "SocketUnit":
+        """Return it with these fd names for its listeners, one for each.
+
+        Raises:
+            ValueError: One is no fd name, or there is another number of them.
+        """
+        from sockact.unitfile.values import fd_name  # noqa: PLC0415
+
+        pairs = zip(self.spec.listeners, map(fd_name, names), strict=True)
+        listeners = tuple(attrs.evolve(listener, name=name) for listener, name in pairs)
+        return SocketUnit(attrs.evolve(self.spec, listeners=listeners))
+
+    def override(self, changes: Iterable[str]) -> "SocketUnit":
+        """Return this unit as if ``Directive=Value`` lines stood at its end.
+
+        Raises:
+            DirectiveError: The unit would be refused with them.
+            ValueError: There is no such directive, or its value is wrong.
+        """
+        from sockact.unitfile.unit import override, read_setting  # noqa: PLC0415
+
+        settings = {}
+        for text in changes:
+            name, equals, value = text.partition("=")
+            if not equals:
+                raise ValueError(f"{text!r} is not Directive=Value")
+            row, setting = read_setting(name, value, Origin(f"--property {text}"))
+            settings[row.name] = setting
+        return SocketUnit(override(self.spec, settings))
+
+    def to_text(self) -> str:
+        """Write it as a unit file.
+
+        Raises:
+            ValueError: It says what a unit file cannot say, such as a host name.
+        """
+        from sockact.unitfile.unit import write  # noqa: PLC0415
+
+        return write(self.spec)
+
+
+def load(
+    unit: str,
+    *,
+    user: bool = False,
+    unit_path: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    warn: Callable[[str], None] | None = None,
+) -> SocketUnit:
+    """Load a socket unit with its drop-ins, as systemd does.
+
+    Args:
+        unit: A name (``web.socket``, ``web@1.socket``), looked up on the search path; or a path,
+            which a name that exists in the working directory is, too.
+        user: Look it up as ``systemctl --user`` does.
+        unit_path: Directories to search first.
+        environ: Where $SYSTEMD_UNIT_PATH and the XDG variables come from; os.environ by default.
+        warn: Called with ``file:line:column: what`` for everything that is ignored; by default a
+            `SockactWarning` is issued.
+
+    Raises:
+        UnitNotFoundError: There is none, it is masked, or it cannot be read.
+        UnitError: systemd would refuse it.
+
+    Source: systemd.unit(5), systemd.socket(5).
+    """
+    from sockact.unitfile.load import load_spec  # noqa: PLC0415 - not for --listen
+
+    found = load_spec(
+        unit, environ=os.environ if environ is None else environ, user=user, extra=unit_path
+    )
+    for diagnostic in found.diagnostics:
+        if warn is None:
+            warnings.warn(str(diagnostic), SockactWarning, 2)
+        else:
+            warn(str(diagnostic))
+    return SocketUnit(found)
+
+
+def definition(text: str, *, bare: Kind = Kind.STREAM) -> SocketUnit:
+    """Read a ``--listen`` text: ``[NAME=]SCHEME:ADDRESS[?Directive=Value&…]``.
+
+    Args:
+        text: The text.
+        bare: What an address without a scheme is.
+
+    Raises:
+        ListenTextError: It is wrong; the message says which part.
+    """
+    return SocketUnit(parse_listen(text, bare=bare))
+
+
+def listen(*definitions: str, replace: bool = False, warn: Warn = warn_by_default) -> SocketSet:
+    """Open listeners here and now: ``sockact.listen("web=tcp:8080?Backlog=512")``.
+
+    Args:
+        definitions: ``--listen`` texts.
+        replace: Take over the path of a Unix socket even if some process listens there.
+        warn: Called with a line for each option that could not be set.
+
+    Returns:
+        The set, owned by the caller: use it as a context manager, or close it.
+
+    Raises:
+        ListenTextError: A text is wrong.
+        BindError: A listener could not be opened; nothing stays open.
+    """
+    return open_specs([parse_listen(text) for text in definitions], replace=replace, warn=warn)
+
+
+def activated_or_listen(
+    *definitions: str, replace: bool = False, warn: Warn = warn_by_default
+) -> SocketSet:
+    """Return the sockets this process was activated with; open `definitions` if there are none.
+
+    So the same program runs under systemd, under ``sockact exec``, and by itself. If exactly one
+    socket was passed and exactly one is defined, it goes by the name of the definition, whatever
+    the unit called it.
+
+    Args:
+        definitions: ``--listen`` texts.
+        replace: Take over the path of a Unix socket even if some process listens there.
+        warn: Called with a line for each option that could not be set.
+
+    Raises:
+        EnvironError: LISTEN_* are malformed.
+        ListenTextError: A text is wrong.
+        BindError: A listener could not be opened; nothing stays open.
+    """
+    specs = [parse_listen(text) for text in definitions]
+    passed = listen_fds()
+    if not len(passed):
+        return open_specs(specs, replace=replace, warn=warn)
+    wanted = [listener.name for spec in specs for listener in spec.listeners]
+    if len(passed) == 1 and len(wanted) == 1:
+        passed.entry().name = wanted[0]
+    return passed
+
+
+def socket(name: str | None = None) -> _socket.socket:
+    """Return the one activated socket of that fd name; without a name, the only one.
+
+    The same object each time. It belongs to the process-wide set of `listen_fds`; close it to
+    stop serving.
+
+    Raises:
+        SocketLookupError: There is none, or there are several; the message says what there is,
+            or why there is nothing.
+        EnvironError: LISTEN_* are malformed.
+        OSError: It is no socket (ENOTSOCK).
+    """
+    return listen_fds().socket(name)

@@ -1,0 +1,1 @@
+"""`sockact.spec.SocketSpec` to open descriptors, and the set that owns them."""

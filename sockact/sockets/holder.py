@@ -1,0 +1,78 @@
+"""Which process holds an address, as far as /proc tells (proc(5))."""
+
+import os
+from collections.abc import Iterator
+
+import attrs
+
+
+@attrs.frozen
+class Holder:
+    """A process with a socket open."""
+
+    pid: int
+    program: str
+
+    def __str__(self) -> str:
+        return f"{self.program} (pid {self.pid})"
+
+
+def inet_holders(protocol: str, port: int) -> list[Holder]:
+    """Return the processes that have a ``tcp`` or ``udp`` socket bound to `port`."""
+    inodes = set()
+    for table in (protocol, f"{protocol}6"):
+        for fields in _table(f"/proc/net/{table}"):
+            # local address, remote address, state: 0A is LISTEN, 07 an unconnected UDP socket
+            if len(fields) > 9 and fields[1].endswith(f":{port:04X}") and fields[3] in ("0A", "07"):
+                inodes.add(fields[9])
+    return holders_of(inodes)
+
+
+def unix_holders(path: str) -> list[Holder]:
+    """Return the processes that have a Unix socket of that path, or ``@`` name, open."""
+    inodes = {
+        fields[6] for fields in _table("/proc/net/unix") if len(fields) > 7 and fields[7] == path
+    }
+    return holders_of(inodes)
+
+
+def _table(path: str) -> Iterator[list[str]]:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            next(file, None)
+            for line in file:
+                yield line.rstrip("\n").split(maxsplit=11 if "unix" not in path else 7)
+    except OSError:
+        return
+
+
+def holders_of(inodes: set[str]) -> list[Holder]:
+    """Return the processes that have a socket with one of these inode numbers open.
+
+    Only processes that this one may look into can be seen: its own user's, or all for root.
+    """
+    wanted = {f"socket:[{inode}]" for inode in inodes}
+    found = []
+    for pid in filter(str.isdecimal, os.listdir("/proc") if wanted else ()):
+        try:
+            fds = os.listdir(f"/proc/{pid}/fd")
+        except OSError:
+            continue
+        if any(_link(f"/proc/{pid}/fd/{fd}") in wanted for fd in fds):
+            found.append(Holder(int(pid), _program(pid)))
+    return found
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+def _program(pid: str) -> str:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return "a process"
