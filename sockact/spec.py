@@ -9,7 +9,7 @@ row knows its own default. Nothing here opens, reads or owns anything.
 import enum
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import attrs
 
@@ -36,11 +36,26 @@ ACCEPTING = (Kind.STREAM, Kind.SEQPACKET)
 """The kinds on which connections are accepted."""
 
 
+class _Value:
+    """A repr for all value classes.
+
+    Written once, because attrs would generate one for each of them, which takes a third of the
+    time that this module takes to import, and this module is on every user's way to a start.
+    """
+
+    __slots__ = ()
+    __match_args__: ClassVar[tuple[str, ...]] = ()
+
+    def __repr__(self) -> str:
+        fields = (f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
+        return f"{type(self).__name__}({', '.join(fields)})"
+
+
 # --- addresses ------------------------------------------------------------------------------------
 
 
-@attrs.frozen
-class InetAddress:
+@attrs.frozen(repr=False)
+class InetAddress(_Value):
     """An IP address and port.
 
     Attributes:
@@ -64,8 +79,8 @@ class InetAddress:
         return f"[{self.host}]:{self.port}" + (f"%{self.scope}" if self.scope else "")
 
 
-@attrs.frozen
-class HostAddress:
+@attrs.frozen(repr=False)
+class HostAddress(_Value):
     """A host or service by name, looked up when it is opened (``--listen`` only).
 
     Attributes:
@@ -83,8 +98,8 @@ class HostAddress:
         return f"{host}:{self.service}" if host else self.service
 
 
-@attrs.frozen
-class UnixAddress:
+@attrs.frozen(repr=False)
+class UnixAddress(_Value):
     """An AF_UNIX path, or an abstract name written with a leading ``@``."""
 
     path: str
@@ -98,8 +113,8 @@ class UnixAddress:
         return self.path
 
 
-@attrs.frozen
-class VsockAddress:
+@attrs.frozen(repr=False)
+class VsockAddress(_Value):
     """A port of this machine's, or any, context id (vsock(7))."""
 
     cid: int
@@ -109,8 +124,8 @@ class VsockAddress:
         return f"vsock:{'' if self.cid == 0xFFFFFFFF else self.cid}:{self.port}"
 
 
-@attrs.frozen
-class NetlinkAddress:
+@attrs.frozen(repr=False)
+class NetlinkAddress(_Value):
     """A netlink protocol and multicast group mask (netlink(7))."""
 
     family: str
@@ -121,8 +136,8 @@ class NetlinkAddress:
         return f"{self.family} {self.group}"
 
 
-@attrs.frozen
-class PathAddress:
+@attrs.frozen(repr=False)
+class PathAddress(_Value):
     """The absolute path of a FIFO, special file or FunctionFS mount, or the name of a queue."""
 
     path: str
@@ -137,8 +152,8 @@ Address = InetAddress | HostAddress | UnixAddress | VsockAddress | NetlinkAddres
 # --- what was said, and where ---------------------------------------------------------------------
 
 
-@attrs.frozen
-class Origin:
+@attrs.frozen(repr=False)
+class Origin(_Value):
     """Where something was said: a file, line and column, or a ``--listen`` text."""
 
     source: str
@@ -151,8 +166,8 @@ class Origin:
         return f"{self.source}:{self.line}" + (f":{self.column}" if self.column else "")
 
 
-@attrs.frozen
-class Diagnostic:
+@attrs.frozen(repr=False)
+class Diagnostic(_Value):
     """Something that a person should know about a definition that is used all the same."""
 
     origin: Origin
@@ -162,8 +177,8 @@ class Diagnostic:
         return f"{self.origin}: {self.message}"
 
 
-@attrs.frozen
-class Setting:
+@attrs.frozen(repr=False)
+class Setting(_Value):
     """The value of a directive, and where it was (last) set."""
 
     value: object
@@ -214,8 +229,8 @@ SockOption = tuple[int, int, int | bytes]
 """The arguments of one setsockopt(): level, option, value."""
 
 
-@attrs.frozen(eq=False)
-class Directive(Generic[T]):
+@attrs.frozen(eq=False, repr=False)
+class Directive(_Value, Generic[T]):
     """One row of the directive table.
 
     Attributes:
@@ -255,8 +270,8 @@ class Directive(Generic[T]):
 # --- what is to be opened -------------------------------------------------------------------------
 
 
-@attrs.frozen
-class ListenerSpec:
+@attrs.frozen(repr=False)
+class ListenerSpec(_Value):
     """One thing to open.
 
     Attributes:
@@ -278,8 +293,8 @@ class ListenerSpec:
 _NOTHING: Mapping[str, Setting] = MappingProxyType({})
 
 
-@attrs.frozen
-class SocketSpec:
+@attrs.frozen(repr=False)
+class SocketSpec(_Value):
     """A socket unit as a value: listeners that share one group of directives.
 
     Attributes:

@@ -17,7 +17,6 @@ import attrs
 
 from sockact.activation.environ import FIRST_FD, VARIABLES, encode
 from sockact.activation.receive import own_pidfd_id
-from sockact.activation.substitute import Given, has_fields, substitute
 from sockact.errors import LaunchError
 from sockact.fd.place import close_on_exec_from, fill_stdio, place
 from sockact.sockets.socketset import SocketSet
@@ -25,7 +24,7 @@ from sockact.sockets.socketset import SocketSet
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Identity:
     """The user that a program runs as.
 
@@ -167,7 +166,7 @@ def _default_signals() -> None:
             signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class Prepared:
     """A command that is known to be startable; see `prepare`."""
 
@@ -259,6 +258,10 @@ def execute(prepared: Prepared, sockets: SocketSet) -> NoReturn:
 
 
 def _command(prepared: Prepared, sockets: SocketSet) -> list[str]:
+    if not any("{" in word for word in prepared.argv):
+        return list(prepared.argv)
+    from sockact.activation.substitute import Given, has_fields, substitute  # noqa: PLC0415
+
     if not has_fields(prepared.argv):
         return list(prepared.argv)
     first = 0 if prepared.inetd else FIRST_FD

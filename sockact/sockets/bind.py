@@ -63,6 +63,7 @@ _PROTOCOL_KINDS = {
 _AF_NETLINK = 16
 _AF_VSOCK = 40
 _SAME_PORT_TRIES = 32
+_NODE_KINDS = (*_SOCK_TYPES, Kind.FIFO, Kind.MQUEUE)
 
 
 def warn_by_default(message: str) -> None:
@@ -109,7 +110,7 @@ def has_ipv6() -> bool:
     return _socket.has_ipv6
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _Plan:
     """What all sockets of one spec, kind and family have in common."""
 
@@ -129,8 +130,11 @@ class _Opener:
         self._replace = replace
         self._warn = warn
         self._made = Made()
-        self._plans: dict[tuple[Kind, int], _Plan] = {}
+        self._planned: tuple[Kind | None, int] = None, 0
+        self._shared = _Plan(0, 0, (), (), None)
         self._blocking = not spec.get(d.NON_BLOCKING)
+        # A process-wide default timeout makes every new socket non-blocking.
+        self._set_blocking = not self._blocking or _socket.getdefaulttimeout() is not None
         self._step = ""
         self.set.on_close(lambda: self._made.remove(directories=True), only_if_discarded=True)
         if spec.get(d.REMOVE_ON_STOP):
@@ -139,32 +143,20 @@ class _Opener:
     def open(self) -> None:
         owner = self._owner()
         listeners = self.spec.listeners
-        index = 0
-        while index < len(listeners):
-            group = self._same_port_group(listeners, index)
-            if group > 1:
-                self._open_same_port(listeners[index : index + group])
-            else:
-                self._add(listeners[index], self._open(listeners[index]))
-            index += group
+        if len(listeners) > 1 and all(_wants_any_port(listener) for listener in listeners):
+            self._open_same_port(listeners)
+        else:
+            for listener in listeners:
+                self._add(listener, self._open(listener))
         for listener in listeners:
-            self._finish(listener, owner)
+            if listener.kind in _NODE_KINDS and not isinstance(listener.address, InetAddress):
+                self._finish(listener, owner)
 
     def _add(self, listener: ListenerSpec, fd: int) -> None:
         self.set.append(NamedSocket(listener.name, OwnedFd(fd), listener))
 
-    @staticmethod
-    def _same_port_group(listeners: Sequence[ListenerSpec], index: int) -> int:
-        """Count the addresses of one host name that must share a port the kernel chooses."""
-        first = listeners[index]
-        if not (isinstance(first.address, InetAddress) and first.address.port == 0):
-            return 1
-        end = index + 1
-        while end < len(listeners) and listeners[end].origin is first.origin:
-            end += 1
-        return end - index
-
     def _open_same_port(self, group: Sequence[ListenerSpec]) -> None:
+        """Open all addresses of a host name on one port, which the kernel chooses for the first."""
         for attempt in range(_SAME_PORT_TRIES):
             fds = [OwnedFd(self._open(group[0]))]
             try:
@@ -232,8 +224,8 @@ class _Opener:
     # --- sockets ----------------------------------------------------------------------------------
 
     def _plan(self, kind: Kind, family: int) -> _Plan:
-        plan = self._plans.get((kind, family))
-        if plan is None:
+        """Return the plan for sockets of one kind and family; listeners that follow share it."""
+        if self._planned != (kind, family):
             spec = self.spec
             chosen = spec.get(d.SOCKET_PROTOCOL)
             fits = kind in _PROTOCOL_KINDS.get(chosen, ())
@@ -252,16 +244,15 @@ class _Opener:
                 if row.option and (option := row.option(spec.get(row), family, protocol))
             ]
             backlog = min(spec.get(d.BACKLOG), d.BACKLOG_MAX) if kind in ACCEPTING else None
-            plan = _Plan(_SOCK_TYPES[kind], protocol, tuple(before), tuple(late), backlog)
-            self._plans[kind, family] = plan
-        return plan
+            self._shared = _Plan(_SOCK_TYPES[kind], protocol, tuple(before), tuple(late), backlog)
+            self._planned = kind, family
+        return self._shared
 
     def _new_socket(self, plan: _Plan, family: int, protocol: int) -> _socket.socket:
         self._step = "socket"
         sock = _socket.socket(family, plan.type, protocol)
         try:
-            # A process-wide default timeout would have made it non-blocking.
-            if not self._blocking or sock.gettimeout() is not None:
+            if self._set_blocking:
                 sock.setblocking(self._blocking)
             for name, option, fatal in plan.before:
                 self._step = name
@@ -530,6 +521,10 @@ _BUFFERS = {
     (_socket.SOL_SOCKET, _socket.SO_RCVBUF): d.SO_RCVBUFFORCE,
     (_socket.SOL_SOCKET, _socket.SO_SNDBUF): d.SO_SNDBUFFORCE,
 }
+
+
+def _wants_any_port(listener: ListenerSpec) -> bool:
+    return isinstance(listener.address, InetAddress) and listener.address.port == 0
 
 
 def _port_of(fd: int) -> int:

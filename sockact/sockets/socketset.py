@@ -216,15 +216,16 @@ class SocketSet:
         numbers = self.filenos()
         place(numbers, first)
         taken = range(first, first + len(numbers))
-        for entry in self._entries:
-            entry.detach()
-        for number in numbers:
+        moved = [
+            (index, entry.detach())
+            for index, entry in enumerate(self._entries)
+            if numbers[index] != first + index
+        ]
+        for index, number in moved:
             if number not in taken:
                 os.close(number)
-        self._entries = [
-            NamedSocket(entry.name, OwnedFd(number), entry.listener)
-            for number, entry in zip(taken, self._entries, strict=True)
-        ]
+            old = self._entries[index]
+            self._entries[index] = NamedSocket(old.name, OwnedFd(first + index), old.listener)
 
     def on_close(self, cleanup: Callable[[], None], *, only_if_discarded: bool) -> None:
         """Run `cleanup` after the descriptors were closed, or only by `discard`."""

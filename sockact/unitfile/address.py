@@ -38,8 +38,8 @@ _CIDS = {
     "local": 1,
     "host": 2,
 }
-_BARE_PORT = re.compile(r"\+?[0-9][0-9a-zA-Z]*")
-_V6 = re.compile(r"\[([^\]]*)\](?::([^%]*)(?:%(.*))?)?")
+_BARE_PORT = r"\+?[0-9][0-9a-zA-Z]*"
+_V6 = r"\[([^\]]*)\](?::([^%]*)(?:%(.*))?)?"
 
 
 def port(text: str) -> int:
@@ -137,7 +137,7 @@ def queue(text: str) -> PathAddress:
 
 def _inet(text: str) -> InetAddress:
     if text.startswith("["):
-        match = _V6.fullmatch(text)
+        match = re.compile(_V6).fullmatch(text)
         number = numeric_host(match[1]) if match else None
         if not match or not number or number[0] != 6:
             raise ValueError(f"{text[:80]!r} is not [IPv6]:PORT")
@@ -168,7 +168,7 @@ def socket_address(text: str) -> Address:
     for prefix in ("vsock:", "vsock-stream:", "vsock-dgram:", "vsock-seqpacket:"):
         if text.startswith(prefix):
             return vsock(text[len(prefix) :])
-    if _BARE_PORT.fullmatch(text):
+    if re.compile(_BARE_PORT).fullmatch(text):
         return InetAddress(0, "", port(text))
     return _inet(text)
 

@@ -20,11 +20,11 @@ import attrs
 
 from sockact.errors import UnitSyntaxError
 from sockact.spec import Diagnostic, Origin
+from sockact.unitfile.values import BLANKS
 
 LINE_MAX = 1024 * 1024
 """A line, and a continued line as a whole, must stay below this many bytes (LONG_LINE_MAX)."""
 
-BLANKS = " \t\n\r"
 SECTIONS = ("Unit", "Socket", "Install")
 
 _TERMINATOR = re.compile(rb"(?:\r\n|\n\r|\r|\n)\0?|\0")

@@ -25,7 +25,6 @@ from sockact.spec import (
 )
 from sockact.unitfile import address as addresses
 from sockact.unitfile import values
-from sockact.unitfile.unit import read_setting, verify
 
 SCHEMES: dict[str, tuple[Kind, int]] = {
     "tcp": (Kind.STREAM, 0),
@@ -46,7 +45,7 @@ SCHEMES: dict[str, tuple[Kind, int]] = {
 """Each scheme's kind of listener, and IP version (0: any, or not IP)."""
 
 _WILDCARD = {4: "0.0.0.0", 6: "::"}
-_NAME = re.compile(r"[^:=?]*=")
+_NAME = r"[^:=?]*="
 
 
 class _Text:
@@ -128,7 +127,7 @@ def _default_name(scheme: str, address: Address) -> str:
     """Name a listener that was given no name after what can be told apart by looking at it."""
     match address:
         case InetAddress(port=port) | VsockAddress(port=port):
-            name = f"{scheme}-{port}"
+            return f"{scheme}-{port}"
         case HostAddress(service=service):
             name = f"{scheme}-{service}"
         case UnixAddress(path=path) | PathAddress(path=path):
@@ -147,6 +146,8 @@ def _unquote(value: str) -> str:
 
 
 def _settings(text: _Text, query: str, start: int) -> dict[str, Setting]:
+    from sockact.unitfile.unit import read_setting  # noqa: PLC0415 - only where there is a query
+
     settings: dict[str, Setting] = {}
     for part in query.split("&"):
         end = start + len(part)
@@ -194,7 +195,7 @@ def parse_listen(text: str, *, bare: Kind = Kind.STREAM) -> SocketSpec:
         ListenTextError: It is wrong; the message says which part.
     """
     whole = _Text(text)
-    name_match = _NAME.match(text)
+    name_match = re.match(_NAME, text)
     name = name_match[0][:-1] if name_match else ""
     start = name_match.end() if name_match else 0
     body, mark, query = text[start:].partition("?")
@@ -225,13 +226,21 @@ def parse_listen(text: str, *, bare: Kind = Kind.STREAM) -> SocketSpec:
     if given and name:
         raise whole.wrong("both NAME= and FileDescriptorName= are given", end + 1, len(text))
     chosen = str(given.value) if given else name
+    origin = Origin(text)
     listeners = tuple(
-        ListenerSpec(kind, address, chosen or _default_name(scheme, address), Origin(text))
+        ListenerSpec(kind, address, chosen or _default_name(scheme, address), origin)
         for address in found
     )
     spec = SocketSpec(text, listeners, MappingProxyType(settings))
+    if mark:
+        _verify(whole, spec, end)
+    return spec
+
+
+def _verify(text: _Text, spec: SocketSpec, start: int) -> None:
+    from sockact.unitfile.unit import verify  # noqa: PLC0415 - only where there is a query
+
     try:
         verify(spec)
     except DirectiveError as error:
-        raise whole.wrong(error.message, end, len(text)) from None
-    return spec
+        raise text.wrong(error.message, start, len(text.text)) from None

@@ -3,6 +3,8 @@
 Each reader raises ValueError with a message that says what is expected. The corner cases
 (``010`` is eight, ``.5s`` is a time but ``3.s`` is not, ``1G 512M`` is a size) are systemd's, see
 systemd.syntax(7), systemd.time(7) and systemd's src/basic/parse-util.c and time-util.c.
+Patterns are compiled where they are used, which Python caches: one start in ten thousand uses them
+all, and each costs as much as opening twenty sockets.
 """
 
 import re
@@ -10,7 +12,9 @@ from collections.abc import Callable
 
 from sockact.directives import PROTOCOLS
 from sockact.spec import INFINITY, Value
-from sockact.unitfile.grammar import BLANKS
+
+BLANKS = " \t\n\r"
+"""What is trimmed around lines, keys and values."""
 
 _INT_MAX = 2**31 - 1
 _UINT_MAX = 2**32 - 1
@@ -18,11 +22,11 @@ _TRUE = frozenset({"1", "yes", "y", "true", "t", "on"})
 _FALSE = frozenset({"0", "no", "n", "false", "f", "off"})
 
 # What strtol(3) with base 0 takes, and systemd's own 0b and 0o, which take no sign.
-_INTEGER = re.compile(
+_INTEGER = (
     r"(?P<bin>0[bB][01]+)|(?P<oct>0[oO][0-7]+)"
     r"|(?P<sign>[+-]?)(?:(?P<hex>0[xX][0-9a-fA-F]+)|(?P<old>0[0-7]*)|(?P<dec>[1-9][0-9]*))"
 )
-_MODE = re.compile(r"[0-7]+")
+_MODE = r"[0-7]+"
 
 
 def integer(text: str, low: int, high: int) -> int:
@@ -31,7 +35,7 @@ def integer(text: str, low: int, high: int) -> int:
     Raises:
         ValueError: It is none, or it is out of range.
     """
-    match = _INTEGER.fullmatch(text)
+    match = re.compile(_INTEGER).fullmatch(text)
     if not match:
         raise ValueError(f"{text[:40]!r} is not a whole number")
     if digits := match["hex"] or match["bin"] or match["oct"]:
@@ -81,7 +85,7 @@ def mode(text: str) -> int:
     Raises:
         ValueError: It is not octal digits, or more than 7777.
     """
-    if not _MODE.fullmatch(text):
+    if not re.compile(_MODE).fullmatch(text):
         raise ValueError(f"{text[:40]!r} is not an octal mode like 0660")
     if len(text.lstrip("0")) > 4:
         raise ValueError(f"{text[:40]} is more than 7777")
@@ -89,7 +93,7 @@ def mode(text: str) -> int:
 
 
 _SIZE_UNITS = "EPTGMKB"
-_SIZE_TERM = re.compile(r"[ \t\n\r]*\+?([0-9]+)(?:\.([0-9]*))?[ \t\n\r]*([EPTGMKB]?)")
+_SIZE_TERM = r"[ \t\n\r]*\+?([0-9]+)(?:\.([0-9]*))?[ \t\n\r]*([EPTGMKB]?)"
 
 
 def size(text: str) -> int:
@@ -100,7 +104,7 @@ def size(text: str) -> int:
     """
     total, position, largest = 0, 0, -1
     while position < len(text) or not text:
-        match = _SIZE_TERM.match(text, position)
+        match = re.compile(_SIZE_TERM).match(text, position)
         if not match:
             what = "negative" if text[position:].lstrip().startswith("-") else "not a size like 64K"
             raise ValueError(f"{text[:40]!r} is {what}")
@@ -131,7 +135,7 @@ _SPAN_UNITS = {
     "usec": 1, "us": 1, "\u00b5s": 1, "\u03bcs": 1,
 }  # fmt: skip
 # Longest first, so that "min" is not read as "m" and a rest.
-_SPAN_TERM = re.compile(
+_SPAN_TERM = (
     r"(?P<int>\+?[0-9]+)?(?:(?P<dot>\.)(?P<frac>[0-9]*))?"
     r"(?P<gap>[ \t\n\r]*)(?P<unit>" + "|".join(sorted(_SPAN_UNITS, key=len, reverse=True)) + ")?"
 )
@@ -155,7 +159,7 @@ def span(text: str) -> int:
     while position < length:
         while text[position] in BLANKS:
             position += 1
-        match = _SPAN_TERM.match(text, position)
+        match = re.compile(_SPAN_TERM).match(text, position)
         if not match or not (match["int"] or match["dot"]) or (match["dot"] and not match["frac"]):
             raise ValueError(wrong)
         position = match.end()
@@ -175,7 +179,7 @@ def _span_or_zero(text: str) -> int:
     return span(text) or INFINITY
 
 
-_FD_NAME = re.compile(r"[\x20-\x39\x3b-\x7e]{0,255}")
+_FD_NAME = r"[\x20-\x39\x3b-\x7e]{0,255}"
 
 
 def fd_name(text: str) -> str:
@@ -186,30 +190,30 @@ def fd_name(text: str) -> str:
 
     Source: sd_listen_fds(3), ``fdname_is_valid()``.
     """
-    if not _FD_NAME.fullmatch(text):
+    if not re.compile(_FD_NAME).fullmatch(text):
         raise ValueError(
             f"{text[:40]!r} is not an fd name: ASCII without ':', at most 255 characters"
         )
     return text
 
 
-_INTERFACE = re.compile(r"[^/ \t\n\r\f\v:%\x00-\x1f\x7f]{1,15}")
+_INTERFACE = r"[^/ \t\n\r\f\v:%\x00-\x1f\x7f]{1,15}"
 
 
 def _interface(text: str) -> str:
     if text == "*":
         return ""
     reserved = text in (".", "..", "all", "default") or text.isdecimal()
-    if not text.isascii() or reserved or not _INTERFACE.fullmatch(text):
+    if not text.isascii() or reserved or not re.compile(_INTERFACE).fullmatch(text):
         raise ValueError(f"{text[:40]!r} is not an interface name")
     return text
 
 
-_ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.@-]*\$?|[0-9]+")
+_ACCOUNT = r"[A-Za-z_][A-Za-z0-9_.@-]*\$?|[0-9]+"
 
 
 def _user(text: str) -> str:
-    if len(text) > 255 or not _ACCOUNT.fullmatch(text):
+    if len(text) > 255 or not re.compile(_ACCOUNT).fullmatch(text):
         raise ValueError(f"{text[:40]!r} is not a user or group name, or number")
     return text
 
@@ -269,9 +273,7 @@ def _defer(text: str) -> str:
 
 _ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
             "\\": "\\", '"': '"', "'": "'", "s": " "}  # fmt: skip
-_NUMERIC_ESCAPE = re.compile(
-    r"x([0-9a-fA-F]{2})|([0-3][0-7]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})"
-)
+_NUMERIC_ESCAPE = r"x([0-9a-fA-F]{2})|([0-3][0-7]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})"
 
 
 def _unescape(text: str, position: int) -> tuple[str, int]:
@@ -279,7 +281,7 @@ def _unescape(text: str, position: int) -> tuple[str, int]:
     letter = text[position : position + 1]
     if letter in _ESCAPES:
         return _ESCAPES[letter], position + 1
-    match = _NUMERIC_ESCAPE.match(text, position)
+    match = re.compile(_NUMERIC_ESCAPE).match(text, position)
     if match:
         digits = next(group for group in match.groups() if group)
         number = int(digits, 8 if match[2] else 16)
@@ -329,20 +331,20 @@ def words(text: str) -> list[str]:
     return found
 
 
-_NEEDS_ESCAPE = re.compile(r"[\x00-\x20\x7f\"'\\]")
+_NEEDS_ESCAPE = r"[\x00-\x20\x7f\"'\\]"
 
 
 def quote_word(word: str) -> str:
     """Write `word` so that `words` reads it back as one word."""
-    return _NEEDS_ESCAPE.sub(lambda m: f"\\x{ord(m[0]):02x}", word) if word else '""'
+    return re.compile(_NEEDS_ESCAPE).sub(lambda m: f"\\x{ord(m[0]):02x}", word) if word else '""'
 
 
-_SLASHES = re.compile(r"/(?:\.?/)+")
+_SLASHES = r"/(?:\.?/)+"
 
 
 def simplify_path(path: str) -> str:
     """Drop doubled slashes, ``/./`` and a final slash, as systemd does."""
-    path = _SLASHES.sub("/", path)
+    path = re.compile(_SLASHES).sub("/", path)
     while path.endswith("/."):
         path = path[:-1].rstrip("/") or "/"
     return path.rstrip("/") or "/"

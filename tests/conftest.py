@@ -1,0 +1,61 @@
+"""What surrounds every test: nothing of the process may be left changed."""
+
+import gc
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+def _children() -> set[int]:
+    """Return this process's children, zombies included."""
+    found: set[int] = set()
+    for task in os.listdir("/proc/self/task"):
+        text = Path(f"/proc/self/task/{task}/children").read_text(encoding="ascii")
+        found |= {int(pid) for pid in text.split()}
+    return found
+
+
+def open_fds() -> dict[int, str]:
+    """Return every open descriptor of this process, and what it is open on."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def _umask() -> str:
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(line for line in status.splitlines() if line.startswith("Umask"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """Fail a test that leaves a descriptor, a child, a umask, a variable or a directory changed."""
+    gc.collect()
+    environ = dict(os.environ)
+    environ.pop("PYTEST_CURRENT_TEST", None)
+    before = (open_fds(), _children(), _umask(), environ, os.getcwd())
+    yield
+    gc.collect()
+    environ = dict(os.environ)
+    environ.pop("PYTEST_CURRENT_TEST", None)
+    after = (open_fds(), _children(), _umask(), environ, os.getcwd())
+    names = ("descriptors", "children", "umask", "environment", "working directory")
+    for name, old, new in zip(names, before, after, strict=True):
+        assert new == old, f"the test changed the process's {name}"
+
+
+@pytest.fixture
+def short_dir() -> Iterator[Path]:
+    """Give a directory whose path is short enough for a Unix socket (unix(7): 107 bytes)."""
+    path = Path(tempfile.mkdtemp(prefix="sa-", dir="/tmp"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
