@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 SOCKACT = (sys.executable, "-m", "sockact")
 SECONDS = 20.0
-"""How long any step of a test may take on a busy machine; nothing waits that long when all is well."""
+"""How long any step may take on a busy machine; nothing waits that long when all is well."""
 
 
 def clean_environ(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -41,7 +41,7 @@ def _checked(result: int) -> int:
     return result
 
 
-def open_queue(name: str, mode: int, max_messages: int, message_size: int) -> int:
+def open_queue(name: str, mode: int, max_messages: int, message_size: int) -> tuple[int, bool]:
     """Open a queue for reading, non-blocking and close-on-exec; make it if it is missing.
 
     Args:
@@ -51,26 +51,39 @@ def open_queue(name: str, mode: int, max_messages: int, message_size: int) -> in
         message_size: Bytes in a message.
 
     Returns:
-        A new descriptor, owned by the caller.
+        A new descriptor, owned by the caller, and whether the queue was made for it.
 
     Raises:
         OSError: mq_open(3) failed.
     """
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_CREAT
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
     limits = None
     if max_messages > 0 and message_size > 0:
         limits = ctypes.byref(_Attributes(mq_maxmsg=max_messages, mq_msgsize=message_size))
-    call = _function("mq_open")
-    return _checked(call(os.fsencode(name), flags, ctypes.c_uint(mode), limits))
+    call, path = _function("mq_open"), os.fsencode(name)
+    try:
+        new = flags | os.O_CREAT | os.O_EXCL
+        return _checked(call(path, new, ctypes.c_uint(mode), limits)), True
+    except FileExistsError:
+        return _checked(call(path, flags)), False
 
 
-def queue_exists(name: str) -> bool:
-    """Whether there is a queue of that name."""
-    fd = _function("mq_open")(os.fsencode(name), os.O_RDONLY | os.O_CLOEXEC)
-    if fd >= 0:
+def same_queue(fd: int, name: str) -> bool:
+    """Whether `fd` is open on the queue of that name, as far as it may be opened."""
+    mine, other = os.fstat(fd), _look(name)
+    return other is not None and (mine.st_dev, mine.st_ino) == (other.st_dev, other.st_ino)
+
+
+def _look(name: str) -> os.stat_result | None:
+    """Open a queue for a moment: /dev/mqueue need not be mounted."""
+    try:
+        fd = _checked(_function("mq_open")(os.fsencode(name), os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        return None
+    try:
+        return os.fstat(fd)
+    finally:
         os.close(fd)
-        return True
-    return ctypes.get_errno() != errno.ENOENT
 
 
 def unlink_queue(name: str) -> None:

@@ -7,7 +7,6 @@ import stat
 
 import attrs
 
-_SO_COOKIE = 57
 _SO_ACCEPTCONN = _socket.SO_ACCEPTCONN
 
 
@@ -225,20 +224,6 @@ def is_mq(fd: int, path: str | None = None) -> bool:
     mine = os.fstat(fd)
     if not stat.S_ISREG(mine.st_mode):
         return False
-    # Queues are regular files of their own file system; its device number differs from all others.
-    from sockact.fd.mqueue import is_queue  # noqa: PLC0415 - it loads ctypes
+    from sockact.fd.mqueue import is_queue, same_queue  # noqa: PLC0415 - it loads ctypes
 
-    return is_queue(fd) and _same_node(fd, None if path is None else "/dev/mqueue" + path, 0)
-
-
-def cookie(fd: int) -> int:
-    """Return the kernel's identity of a socket: equal for all duplicates, in every process.
-
-    Raises:
-        OSError: It is no socket, or the kernel has no SO_COOKIE (Linux 4.12).
-    """
-    sock = borrowed(fd)
-    try:
-        return int.from_bytes(sock.getsockopt(_socket.SOL_SOCKET, _SO_COOKIE, 8), "little")
-    finally:
-        sock.detach()
+    return is_queue(fd) and (path is None or same_queue(fd, path))

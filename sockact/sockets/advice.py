@@ -31,6 +31,8 @@ def advise(listener: ListenerSpec, step: str, number: int) -> str:
 def _held(holders: list[Holder], what: str) -> str:
     if not holders:
         return f"{what} is in use, by a process that cannot be seen from here"
+    if any(holder.pid == os.getpid() for holder in holders):
+        return f"{what} is in use by this very process (pid {os.getpid()}): is it listed twice?"
     return f"{what} is in use by " + ", ".join(str(holder) for holder in holders[:3])
 
 
@@ -95,6 +97,4 @@ def _user() -> str:
 
 
 def _soft_limit() -> int:
-    import resource  # noqa: PLC0415
-
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return os.sysconf("SC_OPEN_MAX")

@@ -63,6 +63,7 @@ _PROTOCOL_KINDS = {
 _AF_NETLINK = 16
 _AF_VSOCK = 40
 _SAME_PORT_TRIES = 32
+_OTHER_FILES = 64
 _NODE_KINDS = (*_SOCK_TYPES, Kind.FIFO, Kind.MQUEUE)
 
 
@@ -97,6 +98,12 @@ def open_specs(
                 opener.open()
             finally:
                 opened.extend(opener.set)
+    except _OpenError as failed:
+        if failed.error.errno in (errno.EMFILE, errno.ENFILE):
+            opened.discard()  # to explain it takes descriptors
+        explained = failed.explain()
+        opened.discard()
+        raise explained from None
     except BaseException:
         opened.discard()
         raise
@@ -108,6 +115,29 @@ def has_ipv6() -> bool:
     if os.path.isdir("/proc/net"):
         return os.path.exists("/proc/net/if_inet6")
     return _socket.has_ipv6
+
+
+class _OpenError(Exception):
+    """A listener could not be opened; becomes a `BindError`."""
+
+    def __init__(self, listener: ListenerSpec, step: str, error: OSError) -> None:
+        super().__init__(listener, step, error)
+        self.listener = listener
+        self.step = step
+        self.error = error
+
+    def explain(self) -> BindError:
+        """Return the error for a person, with advice."""
+        from sockact.sockets.advice import advise  # noqa: PLC0415 - only when something failed
+
+        listener, error = self.listener, self.error
+        number = error.errno or 0
+        reason = os.strerror(number) if number else str(error)
+        if error.strerror and error.filename is None:
+            reason = error.strerror
+        origin = listener.origin
+        written = f"{listener.address} ({origin})" if origin.line else str(origin)
+        return BindError(written, self.step, number, reason, advise(listener, self.step, number))
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -143,6 +173,8 @@ class _Opener:
     def open(self) -> None:
         owner = self._owner()
         listeners = self.spec.listeners
+        if len(listeners) + _OTHER_FILES > os.sysconf("SC_OPEN_MAX"):
+            raise_limit()
         if len(listeners) > 1 and all(_wants_any_port(listener) for listener in listeners):
             self._open_same_port(listeners)
         else:
@@ -165,10 +197,10 @@ class _Opener:
                     assert isinstance(listener.address, InetAddress)
                     address = attrs.evolve(listener.address, port=port)
                     fds.append(OwnedFd(self._open(attrs.evolve(listener, address=address))))
-            except BindError as error:
+            except _OpenError as failed:
                 for fd in fds:
                     fd.close()
-                if error.errno != errno.EADDRINUSE or attempt == _SAME_PORT_TRIES - 1:
+                if failed.error.errno != errno.EADDRINUSE or attempt == _SAME_PORT_TRIES - 1:
                     raise
             else:
                 for listener, fd in zip(group, fds, strict=True):
@@ -176,28 +208,13 @@ class _Opener:
                 return
 
     def _open(self, listener: ListenerSpec) -> int:
-        """Open one listener and return its descriptor.
-
-        Raises:
-            BindError: With the step that failed.
-        """
+        """Open one listener and return its descriptor."""
         try:
             return self._create(listener)
         except OSError as error:
             if error.errno == errno.EMFILE and raise_limit():
                 return self._open(listener)
-            raise self._failure(listener, error) from None
-
-    def _failure(self, listener: ListenerSpec, error: OSError) -> BindError:
-        from sockact.sockets.advice import advise  # noqa: PLC0415 - only when something failed
-
-        number = error.errno or 0
-        reason = os.strerror(number) if number else str(error)
-        if error.strerror and error.filename is None:
-            reason = error.strerror
-        origin = listener.origin
-        written = f"{listener.address} ({origin})" if origin.line else str(origin)
-        return BindError(written, self._step, number, reason, advise(listener, self._step, number))
+            raise _OpenError(listener, self._step, error) from None
 
     def _create(self, listener: ListenerSpec) -> int:
         address = listener.address
@@ -440,19 +457,14 @@ class _Opener:
         return fd.release()
 
     def _open_queue(self, name: str) -> int:
-        from sockact.fd.mqueue import open_queue, queue_exists  # noqa: PLC0415 - loads ctypes
+        from sockact.fd.mqueue import open_queue  # noqa: PLC0415 - it loads ctypes
 
-        mode = self.spec.get(d.SOCKET_MODE) & 0o777
+        spec = self.spec
+        mode = spec.get(d.SOCKET_MODE) & 0o777
+        limits = spec.get(d.MQUEUE_MAX_MESSAGES), spec.get(d.MQUEUE_MESSAGE_SIZE)
         self._step = "mq_open"
-        made = not queue_exists(name)
-        fd = OwnedFd(
-            open_queue(
-                name,
-                mode,
-                self.spec.get(d.MQUEUE_MAX_MESSAGES),
-                self.spec.get(d.MQUEUE_MESSAGE_SIZE),
-            )
-        )
+        number, made = open_queue(name, mode, *limits)
+        fd = OwnedFd(number)
         try:
             info = os.fstat(fd.fileno())
             if made:
@@ -501,7 +513,7 @@ class _Opener:
                 else:
                     os.chown(str(address), *owner, follow_symlinks=False)
         except OSError as error:
-            raise self._failure(listener, error) from None
+            raise _OpenError(listener, self._step, error) from None
         if listener.kind is Kind.MQUEUE:
             return
         for link in self.spec.get(d.SYMLINKS):
@@ -535,13 +547,13 @@ def _port_of(fd: int) -> int:
 
 def raise_limit() -> bool:
     """Raise the soft limit of open files to the hard one; return whether that changed it."""
-    import resource  # noqa: PLC0415 - only where the limit was hit
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == hard:
-        return False
     try:
+        import resource  # noqa: PLC0415 - only where the limit matters
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft == hard:
+            return False
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError):
-        return False
+    except (ImportError, OSError, ValueError):
+        return False  # to import it takes a descriptor, too
     return True

@@ -233,6 +233,27 @@ def _account(letter: str) -> str:
     return {"u": entry.pw_name, "h": entry.pw_dir, "s": entry.pw_shell or "/bin/sh"}[letter]
 
 
+def _host(letter: str) -> str | None:
+    """Return the specifiers that come from uname(2) and from files of the machine."""
+    host = os.uname()
+    match letter:
+        case "H":
+            return host.nodename
+        case "l":
+            return host.nodename.partition(".")[0]
+        case "q":
+            return _shell_assignment(["/etc/machine-info"], "PRETTY_HOSTNAME") or host.nodename
+        case "m":
+            return _first_line("/etc/machine-id") or None
+        case "b":
+            return _first_line("/proc/sys/kernel/random/boot_id").replace("-", "") or None
+        case "v":
+            return host.release
+        case "a":
+            return _ARCHITECTURES.get(host.machine, host.machine)
+    return None
+
+
 def _directories(environ: Mapping[str, str], *, user: bool) -> dict[str, str]:
     """Return the specifiers that name directories (file-hierarchy(7), XDG base directories)."""
     home = environ.get("HOME") or "/root"
@@ -271,24 +292,7 @@ def machine_specifiers(environ: Mapping[str, str], *, user: bool) -> Callable[[s
         if letter in _OS_RELEASE:
             files = ("/etc/os-release", "/usr/lib/os-release")
             return _shell_assignment(files, _OS_RELEASE[letter])
-        host = os.uname()
-        match letter:
-            case "H":
-                return host.nodename
-            case "l":
-                return host.nodename.partition(".")[0]
-            case "q":
-                return _shell_assignment(["/etc/machine-info"], "PRETTY_HOSTNAME") or host.nodename
-            case "m":
-                return _first_line("/etc/machine-id") or None
-            case "b":
-                boot = _first_line("/proc/sys/kernel/random/boot_id")
-                return boot.replace("-", "") or None
-            case "v":
-                return host.release
-            case "a":
-                return _ARCHITECTURES.get(host.machine, host.machine)
-        return None
+        return _host(letter)
 
     return resolve
 

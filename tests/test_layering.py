@@ -1,0 +1,232 @@
+"""The architecture as data: who may import whom, and which files are pure."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "sockact"
+
+# Each module, or package as a whole, and what it may import from sockact. Nothing else is allowed,
+# in functions neither; imports for type checkers alone do not count.
+MAY_IMPORT = {
+    "errors": [],
+    "spec": [],
+    "directives": ["spec"],
+    "fd.own": ["errors"],
+    "fd.account": ["errors"],
+    "fd.place": [],
+    "fd.mqueue": [],
+    "fd.transfer": [],
+    "fd.probe": ["fd.mqueue"],
+    "unitfile": [],
+    "unitfile.values": ["directives", "spec"],
+    "unitfile.address": ["spec", "unitfile.values"],
+    "unitfile.specifiers": [],
+    "unitfile.grammar": ["errors", "spec", "unitfile.values"],
+    "unitfile.foreign": ["directives"],
+    "unitfile.unit": [
+        "errors",
+        "spec",
+        "directives",
+        "unitfile.values",
+        "unitfile.address",
+        "unitfile.specifiers",
+        "unitfile.grammar",
+        "unitfile.foreign",
+    ],
+    "unitfile.listen": [
+        "errors",
+        "spec",
+        "directives",
+        "unitfile.values",
+        "unitfile.address",
+        "unitfile.unit",
+    ],
+    "unitfile.load": [
+        "errors",
+        "spec",
+        "unitfile.grammar",
+        "unitfile.specifiers",
+        "unitfile.unit",
+    ],
+    "sockets": [],
+    "sockets.socketset": ["errors", "spec", "fd.own", "fd.place", "fd.probe"],
+    "sockets.node": ["fd.mqueue"],
+    "sockets.holder": [],
+    "sockets.advice": ["spec", "sockets.holder"],
+    "sockets.resolve": ["errors", "spec"],
+    "sockets.bind": [
+        "errors",
+        "spec",
+        "directives",
+        "fd.own",
+        "fd.account",
+        "fd.mqueue",
+        "fd.probe",
+        "sockets.socketset",
+        "sockets.node",
+        "sockets.advice",
+        "sockets.resolve",
+    ],
+    "fd": [],
+    "activation": [],
+    "activation.environ": ["errors"],
+    "activation.substitute": ["errors"],
+    "activation.receive": ["errors", "fd.own", "sockets.socketset", "activation.environ"],
+    "activation.notify": ["errors", "fd.transfer", "sockets.socketset"],
+    "activation.launch": [
+        "errors",
+        "fd.account",
+        "fd.place",
+        "sockets.socketset",
+        "activation.environ",
+        "activation.receive",
+        "activation.substitute",
+    ],
+    "daemon": [
+        "errors",
+        "fd.probe",
+        "activation.notify",
+        "activation.receive",
+        "activation.environ",
+    ],
+    "library": [
+        "errors",
+        "spec",
+        "directives",
+        "unitfile.listen",
+        "unitfile.load",
+        "unitfile.unit",
+        "unitfile.values",
+        "sockets.bind",
+        "sockets.resolve",
+        "sockets.socketset",
+        "activation.receive",
+    ],
+    "__init__": [],
+    "cli": ["__init__", "errors", "cli.exits", "cli.output"],
+    "cli.exits": ["errors"],
+    "cli.output": [],
+    "cli.arguments": [],
+    "cli.exec": ["__init__", "errors", "cli.output", "cli.arguments"],
+    "__main__": ["cli"],
+}
+
+# Noun files compute; they may not touch the kernel, the environment or the clock.
+PURE = [
+    "errors",
+    "spec",
+    "directives",
+    "unitfile.grammar",
+    "unitfile.values",
+    "unitfile.address",
+    "unitfile.specifiers",
+    "unitfile.foreign",
+    "unitfile.unit",
+    "unitfile.listen",
+    "activation.environ",
+    "activation.substitute",
+]
+IMPURE_MODULES = {
+    "os", "select", "selectors", "signal", "subprocess", "time", "fcntl", "resource", "pwd", "grp",
+    "threading", "pathlib", "tempfile", "shutil", "ctypes",
+}  # fmt: skip
+# What a pure file may use of the socket module besides its constants: these only convert text.
+PURE_SOCKET_FUNCTIONS = {"inet_pton", "inet_ntop"}
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+MODULES = {_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+class _Imports(ast.NodeVisitor):
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def visit_If(self, node: ast.If) -> None:
+        if not (isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
+            self.generic_visit(node)
+
+    def visit_Import(self, node: ast.Import) -> None:
+        self.found += [alias.name for alias in node.names]
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        assert not node.level, "imports are absolute"
+        assert node.module
+        for alias in node.names:
+            inner = f"{node.module}.{alias.name}"
+            is_module = inner.removeprefix("sockact.") in MODULES and inner.startswith("sockact.")
+            self.found.append(inner if is_module else node.module)
+
+
+def _imports(path: Path) -> Iterator[str]:
+    visitor = _Imports()
+    visitor.visit(ast.parse(path.read_text(encoding="utf-8")))
+    yield from visitor.found
+
+
+def _own_imports(path: Path) -> set[str]:
+    own = (name for name in _imports(path) if name.split(".")[0] == "sockact")
+    return {name.removeprefix("sockact").lstrip(".") or "__init__" for name in own}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_downwards(module: str) -> None:
+    """A module imports only what the table allows it."""
+    assert module in MAY_IMPORT, f"sockact.{module} has no row in MAY_IMPORT"
+    extra = _own_imports(MODULES[module]) - set(MAY_IMPORT[module])
+    assert not extra, f"sockact.{module} may not import {sorted(extra)}"
+
+
+def test_table_has_no_stale_rows() -> None:
+    """Every row and every permission of the table is used."""
+    assert set(MAY_IMPORT) == set(MODULES)
+    unused = {
+        module: sorted(set(allowed) - _own_imports(MODULES[module]))
+        for module, allowed in MAY_IMPORT.items()
+        if set(allowed) - _own_imports(MODULES[module])
+    }
+    assert not unused
+
+
+def test_table_has_no_cycle() -> None:
+    """Following the table never leads back to where one began."""
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, f"cycle: {' -> '.join((*path, module))}"
+        if module not in done:
+            for below in MAY_IMPORT[module]:
+                visit(below, (*path, module))
+            done.add(module)
+
+    for module in MAY_IMPORT:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_noun_files_are_pure(module: str) -> None:
+    """A noun file imports nothing that acts, and takes only constants from the socket module."""
+    source = MODULES[module].read_text(encoding="utf-8")
+    roots = {name.split(".")[0] for name in _imports(MODULES[module])}
+    assert not roots & IMPURE_MODULES
+    for node in ast.walk(ast.parse(source)):
+        if (
+            isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in ("socket", "_socket")
+        ):
+            assert node.attr.isupper() or node.attr in PURE_SOCKET_FUNCTIONS
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("open", "print", "input", "exec", "eval")
+
+
+def test_errors_import_nothing() -> None:
+    """The exception tree stands on its own."""
+    assert not list(_imports(MODULES["errors"]))
