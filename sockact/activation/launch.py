@@ -177,6 +177,25 @@ class Prepared:
     who: Identity | None
     inetd: bool
 
+    def arguments(self, sockets: SocketSet) -> list[str]:
+        """Return the command with every ``{fd:NAME}`` and the like replaced.
+
+        Raises:
+            SubstitutionError: A field fits no socket, or several.
+        """
+        if not any("{" in word for word in self.argv):
+            return list(self.argv)
+        from sockact.activation.substitute import Given, has_fields, substitute  # noqa: PLC0415
+
+        if not has_fields(self.argv):
+            return list(self.argv)
+        first = 0 if self.inetd else FIRST_FD
+        given = []
+        for number, entry in enumerate(sockets, first):
+            what = entry.describe()
+            given.append(Given(entry.name, number, what.address, what.port))
+        return substitute(self.argv, given)
+
 
 def prepare(
     command: Sequence[str],
@@ -227,7 +246,7 @@ def execute(prepared: Prepared, sockets: SocketSet) -> NoReturn:
         SubstitutionError: A field of the command fits no socket.
     """
     try:
-        argv = _command(prepared, sockets)
+        argv = prepared.arguments(sockets)
         environ = _environ(prepared.environ, sockets, prepared.who, inetd=prepared.inetd)
         _default_signals()
         if prepared.inetd:
@@ -255,21 +274,6 @@ def execute(prepared: Prepared, sockets: SocketSet) -> NoReturn:
     except BaseException:
         sockets.discard()
         raise
-
-
-def _command(prepared: Prepared, sockets: SocketSet) -> list[str]:
-    if not any("{" in word for word in prepared.argv):
-        return list(prepared.argv)
-    from sockact.activation.substitute import Given, has_fields, substitute  # noqa: PLC0415
-
-    if not has_fields(prepared.argv):
-        return list(prepared.argv)
-    first = 0 if prepared.inetd else FIRST_FD
-    given = []
-    for number, entry in enumerate(sockets, first):
-        what = entry.describe()
-        given.append(Given(entry.name, number, what.address, what.port))
-    return substitute(prepared.argv, given)
 
 
 def _exec(path: str, argv: list[str], environ: Mapping[str, str]) -> NoReturn:

@@ -191,14 +191,15 @@ def notify(state: str, fds: Sequence[int] = (), *, pid: int = 0) -> bool:
     if not address:
         return False
     try:
-        if not fds and not pid and address.startswith(("/", "@")) and state.isascii():
-            _notify_text(state)
-        else:
-            with _connect(address) as sock:
+        with _connect(address) as sock:
+            # sdnotify encodes in Latin-1, but the manager reads UTF-8.
+            if not fds and not pid and state.isascii():
+                _notify_text(sock, state)
+            else:
                 send_message(sock, state.encode(), fds, pid)
-                if sock.type != _socket.SOCK_DGRAM:
-                    sock.shutdown(_socket.SHUT_WR)
-                    sock.recv(1)  # the manager closes when it has read all
+            if sock.type != _socket.SOCK_DGRAM:
+                sock.shutdown(_socket.SHUT_WR)
+                sock.recv(1)  # the manager closes when it has read all
     except OSError as error:
         number = error.errno or errno.EINVAL
         reason = error.strerror or str(error)
@@ -208,15 +209,13 @@ def notify(state: str, fds: Sequence[int] = (), *, pid: int = 0) -> bool:
     return True
 
 
-def _notify_text(state: str) -> None:
+def _notify_text(sock: _socket.socket, state: str) -> None:
     import sdnotify  # noqa: PLC0415 - not needed by those who notify nobody
 
-    # debug is sdnotify's way to let errors through.
-    notifier = sdnotify.SystemdNotifier(debug=True)
-    try:
-        notifier.notify(state)
-    finally:
-        notifier.socket.close()
+    # Its constructor would connect a socket of its own, and drop that unclosed if it cannot.
+    notifier = sdnotify.SystemdNotifier.__new__(sdnotify.SystemdNotifier)
+    notifier.socket, notifier.debug = sock, True  # debug: let errors through
+    notifier.notify(state)
 
 
 _VSOCK_TYPES: dict[str, tuple[_socket.SocketKind, ...]] = {

@@ -124,6 +124,7 @@ def command(**options: object) -> None:
     try:
         if choices.inetd and len(sockets) != 1:
             raise click.UsageError(f"--inetd passes exactly one socket, not {len(sockets)}")
+        prepared.arguments(sockets)  # a field that fits nothing is said before any waiting
         _report(sockets, everything=choices.verbose)
         if choices.lazy:
             sockact.notify.ready()

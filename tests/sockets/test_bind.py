@@ -106,7 +106,7 @@ def test_message_queue() -> None:
 
 @IPV6_ONLY
 def test_bare_port_takes_ipv4_and_ipv6() -> None:
-    """``tcp:PORT`` is [::]:PORT, which serves IPv4 as well; tcp4 and tcp6 side by side also work."""
+    """``tcp:PORT`` is [::]:PORT and serves IPv4 as well; tcp4 and tcp6 work side by side."""
     port = free_port()
     with sockact.listen(f"tcp:{port}"):
         for host in ("127.0.0.1", "::1"):

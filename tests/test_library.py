@@ -1,0 +1,103 @@
+"""sockact.library: definitions, opening and activation joined."""
+
+from pathlib import Path
+
+import pytest
+
+import sockact
+from sockact.errors import ListenTextError, SockactWarning, UnitError, UnitNotFoundError
+
+
+def _unit(directory: Path, text: str, name: str = "web.socket") -> str:
+    path = directory / name
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def test_load_and_open(short_dir: Path) -> None:
+    """A unit file is loaded, opened, and its descriptors go by the unit's name."""
+    path = _unit(short_dir, f"[Socket]\nListenStream={short_dir}/s\nListenFIFO={short_dir}/f\n")
+    unit = sockact.load(path)
+    assert unit.name == "web.socket"
+    with unit.open() as found:
+        assert found.names == ("web.socket", "web.socket")
+        assert [e.describe().kind for e in found] == ["Stream", "FIFO"]
+
+
+def test_load_warns(short_dir: Path) -> None:
+    """What is ignored is a warning by default, and a call if one gives a function."""
+    path = _unit(short_dir, "[Socket]\nListenStream=@sockact-load\nBacklogg=3\n")
+    with pytest.warns(SockactWarning, match=r"web\.socket:3:1: unknown key Backlogg="):
+        sockact.load(path)
+    said: list[str] = []
+    sockact.load(path, warn=said.append)
+    assert len(said) == 1
+    assert "did you mean Backlog=?" in said[0]
+
+
+def test_load_errors(short_dir: Path) -> None:
+    """Missing and refused units are errors with the file's name."""
+    with pytest.raises(UnitNotFoundError, match="no such socket unit"):
+        sockact.load("no-such-unit.socket")
+    with pytest.raises(UnitError, match="no listener left"):
+        sockact.load(_unit(short_dir, "[Socket]\n"))
+    with pytest.raises(UnitError, match="not the name of a socket unit"):
+        sockact.load(str(short_dir / "web.service"))
+
+
+def test_unit_path_and_environment(short_dir: Path) -> None:
+    """Units are looked up in the directories given, then where the environment says."""
+    _unit(short_dir, "[Socket]\nListenStream=@sockact-a\n", "a.socket")
+    assert sockact.load("a.socket", unit_path=[str(short_dir)]).name == "a.socket"
+    assert (
+        sockact.load("a.socket", environ={"SYSTEMD_UNIT_PATH": str(short_dir)}).name == "a.socket"
+    )
+
+
+def test_override() -> None:
+    """Directives set from outside win over those of the definition."""
+    unit = sockact.definition("web=tcp:127.0.0.1:0?Backlog=5&NoDelay=yes")
+    changed = unit.override(["Backlog=7", "FileDescriptorName=other"])
+    assert changed.settings_text() == {
+        "Backlog": "7",
+        "NoDelay": "yes",
+        "FileDescriptorName": "other",
+    }
+    assert [listener.name for listener in changed.spec.listeners] == ["other"]
+    for bad in ("Backlog", "Backlogg=3", "Backlog=x", "ListenStream=80", "MaxConnections=3"):
+        with pytest.raises(ValueError, match=bad.partition("=")[0]):
+            unit.override([bad])
+
+
+def test_without_supervisor(short_dir: Path) -> None:
+    """What only a supervisor can do is listed with its place; defaults are not worth a word."""
+    text = "[Socket]\nListenStream=@x1\nMaxConnections=64\nTriggerLimitBurst=3\nRemoveOnStop=yes\n"
+    said = sockact.load(_unit(short_dir, text)).without_supervisor()
+    assert [d.origin.line for d in said] == [4, 5]
+    assert not sockact.load(_unit(short_dir, text)).accepts
+
+
+def test_renamed() -> None:
+    """Each listener gets its name; bad names and wrong counts are errors."""
+    unit = sockact.definition("tcp:8000-8001")
+    assert [one.name for one in unit.renamed(["a", "b"]).spec.listeners] == ["a", "b"]
+    for names in (["a"], ["a", "b", "c"], ["a", "b:c"]):
+        with pytest.raises(ValueError, match=r"fd name|zip"):
+            unit.renamed(names)
+
+
+def test_to_text_reads_back(short_dir: Path) -> None:
+    """A definition is written as a unit file that means the same; some cannot be."""
+    unit = sockact.definition("unix:@x?SocketMode=0600&Backlog=9")
+    again = sockact.load(_unit(short_dir, unit.to_text()))
+    assert again.settings_text() == unit.settings_text()
+    for text in ("tcp:localhost:80", "tcp:0"):
+        with pytest.raises(ValueError, match="a unit file cannot say"):
+            sockact.definition(text).to_text()
+
+
+def test_listen_checks_all_texts_first(short_dir: Path) -> None:
+    """A wrong text opens nothing, though others before it are right."""
+    with pytest.raises(ListenTextError):
+        sockact.listen(f"unix:{short_dir}/s", "tcp:nonsense port")
+    assert list(short_dir.iterdir()) == []
