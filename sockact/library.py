@@ -10,9 +10,10 @@ import attrs
 from sockact import directives
 from sockact.activation.receive import listen_fds
 from sockact.errors import SockactWarning
-from sockact.sockets.bind import Warn, open_specs, warn_by_default
+from sockact.sockets.bind import open_specs, warn_by_default
 from sockact.sockets.resolve import resolve_spec
 from sockact.sockets.socketset import SocketSet
+from sockact.sockets.task import Warn
 from sockact.spec import Diagnostic, Kind, Moment, Origin, SocketSpec
 from sockact.unitfile.listen import parse_listen
 

@@ -71,6 +71,8 @@ def _path_advice(path: str, step: str, number: int) -> str:
     if number == errno.ETIMEDOUT:
         return "it replaces a stale node there; try again, or remove the node yourself"
     if number in (errno.EACCES, errno.EPERM):
+        if step == "connect":
+            return "so it cannot be told whether some process listens there; --replace does not ask"
         if step == "chown":
             return "SocketUser= and SocketGroup= need root"
         return f"{_user()} may not write to {directory}"

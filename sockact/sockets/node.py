@@ -129,16 +129,24 @@ def is_live(path: str) -> bool:
     The one that does sees nothing of the question.
 
     Raises:
-        OSError: It cannot be told: no permission, or no such node.
+        OSError: It cannot be told: no permission.
     """
     with _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM) as probe:
         probe.setblocking(False)
         error = probe.connect_ex(os.fsencode(path))
-    if error == errno.ECONNREFUSED:
+    if error in (errno.ECONNREFUSED, errno.ENOENT):
         return False
-    if error in (errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+    if error in (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP):
         raise OSError(error, os.strerror(error))
     return True
+
+
+def is_socket_node(path: str) -> bool:
+    """Whether there is a socket at `path`, or nothing any more."""
+    try:
+        return stat.S_ISSOCK(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return True
 
 
 class DirectoryLock:
