@@ -78,7 +78,7 @@ MAY_IMPORT = {
     "activation": [],
     "activation.environ": ["errors"],
     "activation.substitute": ["errors"],
-    "activation.receive": ["errors", "fd.own", "sockets.socketset", "activation.environ"],
+    "activation.receive": ["errors", "sockets.socketset", "activation.environ"],
     "activation.notify": ["errors", "fd.transfer", "sockets.socketset"],
     "activation.launch": [
         "errors",

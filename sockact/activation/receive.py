@@ -7,7 +7,6 @@ from collections.abc import MutableMapping
 
 from sockact.activation.environ import FIRST_FD, VARIABLES, decode
 from sockact.errors import EnvironError
-from sockact.fd.own import OwnedFd
 from sockact.sockets.socketset import NamedSocket, SocketSet
 
 _lock = threading.Lock()
@@ -74,7 +73,7 @@ def receive(environ: MutableMapping[str, str], pid: int, *, unset: bool) -> Sock
                 "LISTEN_FDS", f"descriptor {fd} was promised but: {error.strerror}"
             ) from None
     return SocketSet(
-        [NamedSocket(name, OwnedFd(FIRST_FD + i)) for i, name in enumerate(passed.names)],
+        [NamedSocket(name, FIRST_FD + i) for i, name in enumerate(passed.names)],
         passed.reason,
     )
 

@@ -137,6 +137,7 @@ class _Opener:
         self._replace = replace
         self._planned: tuple[Kind | None, int] = None, 0
         self._shared = Plan(0, 0, (), (), None)
+        self._any = 0
         # A process-wide default timeout makes every new socket non-blocking.
         self._set_blocking = not task.blocking or _socket.getdefaulttimeout() is not None
         made = task.made
@@ -153,13 +154,10 @@ class _Opener:
             self._open_same_port(listeners)
         else:
             for listener in listeners:
-                self._add(listener, self._open(listener))
+                self.set.append(NamedSocket(listener.name, self._open(listener), listener))
         for listener in listeners:
             if not isinstance(listener.address, InetAddress):
                 self._finish(listener, owner)
-
-    def _add(self, listener: ListenerSpec, fd: int) -> None:
-        self.set.append(NamedSocket(listener.name, OwnedFd(fd), listener))
 
     def _open_same_port(self, group: Sequence[ListenerSpec]) -> None:
         """Open all addresses of a host name on one port, which the kernel chooses for the first."""
@@ -178,7 +176,7 @@ class _Opener:
                     raise
             else:
                 for listener, fd in zip(group, fds, strict=True):
-                    self._add(listener, fd.release())
+                    self.set.append(NamedSocket(listener.name, fd.release(), listener))
                 return
 
     def _open(self, listener: ListenerSpec) -> int:
@@ -218,19 +216,20 @@ class _Opener:
         return self._shared
 
     def _new_socket(self, plan: Plan, family: int, protocol: int) -> _socket.socket:
-        self.task.step = "socket"
+        task = self.task
+        task.step = "socket"
         sock = _socket.socket(family, plan.type, protocol)
         try:
             if self._set_blocking:
-                sock.setblocking(self.task.blocking)
+                sock.setblocking(task.blocking)
             for name, option, fatal in plan.before:
-                self.task.step = name
+                task.step = name
                 try:
                     sock.setsockopt(*option)
                 except OSError as error:
                     if fatal:
                         raise
-                    self.task.warn(self.task.unset(name, error))
+                    task.warn(task.unset(name, error))
         except BaseException:
             sock.close()
             raise
@@ -278,9 +277,14 @@ class _Opener:
             raise
         return sock.detach()
 
+    def _any_version(self) -> int:
+        """Return the IP version of "every address", asking the machine once."""
+        if not self._any:
+            self._any = 6 if has_ipv6() else 4
+        return self._any
+
     def _open_inet(self, kind: Kind, address: InetAddress) -> int:
-        version = address.version or (6 if has_ipv6() else 4)
-        if version == 4:
+        if (address.version or self._any_version()) == 4:
             return self._open_plain(kind, _socket.AF_INET, (address.host, address.port))
         scope = 0
         if address.scope:

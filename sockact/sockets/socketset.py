@@ -16,7 +16,7 @@ from sockact.fd.probe import Description, borrowed, describe
 from sockact.spec import ListenerSpec
 
 
-class NamedSocket:
+class NamedSocket(OwnedFd):
     """One descriptor of a set: its fd name, and how it came about.
 
     Attributes:
@@ -24,14 +24,14 @@ class NamedSocket:
         listener: What it was opened from, or None if it was inherited.
     """
 
-    __slots__ = ("_fd", "_socket", "listener", "name")
+    __slots__ = ("_socket", "listener", "name")
 
-    def __init__(self, name: str, fd: OwnedFd, listener: ListenerSpec | None = None) -> None:
+    def __init__(self, name: str, fd: int, listener: ListenerSpec | None = None) -> None:
         """Take ownership of `fd`."""
+        self._fd = fd
+        self._socket: _socket.socket | None = None
         self.name = name
         self.listener = listener
-        self._fd: OwnedFd | None = fd
-        self._socket: _socket.socket | None = None
 
     def fileno(self) -> int:
         """Return the descriptor's number, which stays owned here.
@@ -39,9 +39,7 @@ class NamedSocket:
         Raises:
             FdStateError: It was closed or given away.
         """
-        if self._fd is not None:
-            return self._fd.fileno()
-        number = self._socket.fileno() if self._socket is not None else -1
+        number = self._fd if self._socket is None else self._socket.fileno()
         if number < 0:
             raise FdStateError(f"{self.name}: the descriptor was closed or given away")
         return number
@@ -49,9 +47,7 @@ class NamedSocket:
     @property
     def closed(self) -> bool:
         """Whether it was closed or given away."""
-        if self._fd is not None:
-            return self._fd.closed
-        return self._socket is None or self._socket.fileno() < 0
+        return (self._fd if self._socket is None else self._socket.fileno()) < 0
 
     @property
     def socket(self) -> _socket.socket:
@@ -66,10 +62,8 @@ class NamedSocket:
             OSError: It is no socket (ENOTSOCK): a FIFO, a file, a message queue.
         """
         if self._socket is None:
-            sock = borrowed(self.fileno())
-            assert self._fd is not None
-            self._fd.release()
-            self._fd, self._socket = None, sock
+            self._socket = borrowed(self.fileno())
+            self._fd = -1
         return self._socket
 
     def describe(self) -> Description:
@@ -80,7 +74,7 @@ class NamedSocket:
         """
         return describe(self.fileno())
 
-    def detach(self) -> int:
+    def release(self) -> int:
         """Give the descriptor's number away; the caller closes it.
 
         Raises:
@@ -89,16 +83,15 @@ class NamedSocket:
         number = self.fileno()
         if self._socket is not None:
             self._socket.detach()
-        elif self._fd is not None:
-            self._fd.release()
+        self._fd = -1
         return number
 
     def close(self) -> None:
         """Close the descriptor; a second time does nothing."""
         if self._socket is not None:
             self._socket.close()
-        elif self._fd is not None:
-            self._fd.close()
+        else:
+            super().close()
 
     def __repr__(self) -> str:
         return f"<NamedSocket {self.name!r} {'closed' if self.closed else self.fileno()}>"
@@ -217,7 +210,7 @@ class SocketSet:
         place(numbers, first)
         taken = range(first, first + len(numbers))
         moved = [
-            (index, entry.detach())
+            (index, entry.release())
             for index, entry in enumerate(self._entries)
             if numbers[index] != first + index
         ]
@@ -225,7 +218,7 @@ class SocketSet:
             if number not in taken:
                 os.close(number)
             old = self._entries[index]
-            self._entries[index] = NamedSocket(old.name, OwnedFd(first + index), old.listener)
+            self._entries[index] = NamedSocket(old.name, first + index, old.listener)
 
     def on_close(self, cleanup: Callable[[], None], *, only_if_discarded: bool) -> None:
         """Run `cleanup` after the descriptors were closed, or only by `discard`."""
@@ -233,7 +226,7 @@ class SocketSet:
 
     def detach(self) -> list[int]:
         """Give all numbers away, in order; the caller closes them. Nodes stay in place."""
-        numbers = [entry.detach() for entry in self._entries]
+        numbers = [entry.release() for entry in self._entries]
         self._entries, self._cleanups = [], []
         return numbers
 

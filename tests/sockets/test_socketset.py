@@ -7,7 +7,6 @@ import socket
 import pytest
 
 from sockact.errors import FdStateError, SocketLookupError
-from sockact.fd.own import OwnedFd
 from sockact.sockets.socketset import NamedSocket, SocketSet
 
 
@@ -16,7 +15,7 @@ def _listening() -> int:
 
 
 def _set(*names: str) -> SocketSet:
-    return SocketSet([NamedSocket(name, OwnedFd(_listening())) for name in names])
+    return SocketSet([NamedSocket(name, _listening()) for name in names])
 
 
 def _is_open(fd: int) -> bool:
@@ -50,7 +49,7 @@ def test_order_names_and_lookup() -> None:
 )
 def test_lookup_errors(names: tuple[str, ...], wanted: str | None, message: str) -> None:
     """A failed lookup says what there is, or why there is nothing."""
-    entries = [NamedSocket(name, OwnedFd(_listening())) for name in names]
+    entries = [NamedSocket(name, _listening()) for name in names]
     with SocketSet(entries, "nobody passed any") as found:
         with pytest.raises(SocketLookupError) as caught:
             found.socket(wanted)
@@ -118,7 +117,7 @@ def test_fifo_is_no_socket() -> None:
     """What is no socket has a number and a description, but no socket object."""
     reader, writer = os.pipe()
     os.close(writer)
-    with SocketSet([NamedSocket("pipe", OwnedFd(reader))]) as found:
+    with SocketSet([NamedSocket("pipe", reader)]) as found:
         assert found.entry().describe().kind == "FIFO"
         with pytest.raises(OSError, match="non-socket"):
             found.socket("pipe")
