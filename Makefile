@@ -31,8 +31,8 @@ fuzz: $(VENV)/.test
 	$(BIN)/python tests/fuzz/unitfile.py --seconds $(FUZZ_SECONDS)
 
 bench: $(VENV)/.test
-	$(BIN)/python tests/bench/launch.py
-	$(BIN)/python tests/bench/listeners.py
+	$(BIN)/python -m tests.bench.launch
+	$(BIN)/python -m tests.bench.listeners
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -164,7 +164,7 @@ def _dropin_names(name: str) -> list[str]:
     stem, at, rest = name[: -len(SUFFIX)].partition("@")
     dash = stem.rstrip("-").rfind("-")
     if dash > 0:
-        names += _dropin_names(f"{stem[: dash + 1]}{at}{rest}{SUFFIX}")
+        names += _dropin_names(f"{stem[: dash + 1]}{at if rest else ''}{rest}{SUFFIX}")
     return list(dict.fromkeys(names))
 
 

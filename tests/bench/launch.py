@@ -4,7 +4,7 @@ The floor is the same interpreter importing what sockact stands on: attrs, click
 comparison systemd-socket-activate, which is written in C, starts the same program; since it
 waits for traffic, its time includes one connection.
 
-    python tests/bench/launch.py [--rounds N]
+    python -m tests.bench.launch [--rounds N]
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-from measure import command_seconds, environ, in_turn, show
+from tests.bench.measure import command_seconds, environ, in_turn, show
 
 BAR = 1.15
 TRUE = shutil.which("true") or "/bin/true"

@@ -4,7 +4,7 @@ The floor is a bare loop of the same system calls in the same Python. Each measu
 interpreter that times itself, from the definition to the environment and the inheritable
 descriptors at 3, 4, 5 …, imports left out.
 
-    python tests/bench/listeners.py [--rounds N]
+    python -m tests.bench.listeners [--rounds N]
 """
 
 import argparse
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 
-from measure import environ, in_turn, show
+from tests.bench.measure import environ, in_turn, show
 
 BAR = 1.3
 COUNTS = (1, 100, 10_000)
@@ -71,7 +71,7 @@ def _sockact(count: int) -> float:
 
 
 def _in_child(side: str, count: int) -> float:
-    command = [sys.executable, __file__, "--side", side, "--count", str(count)]
+    command = [sys.executable, "-m", "tests.bench.listeners", "--side", side, "--count", str(count)]
     return float(subprocess.check_output(command, env=environ()))
 
 

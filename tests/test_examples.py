@@ -1,0 +1,45 @@
+"""Every example says how it is run, and is run by a test."""
+
+import re
+import subprocess
+
+import pytest
+
+from tests.helpers import ROOT, run
+
+EXAMPLES = sorted(path for path in (ROOT / "examples").iterdir() if path.is_file())
+SERVER_TESTS = (ROOT / "tests" / "servers" / "test_servers.py").read_text(encoding="utf-8")
+
+
+def _commands(text: str) -> list[str]:
+    """Return the sockact commands in the comment head of an example, continued lines joined."""
+    joined = re.sub(r"\\+\n[\s#*]*", "", text)
+    return re.findall(r"sockact exec .*", joined)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_is_run_by_a_test(path: object) -> None:
+    """An example that no test starts would rot."""
+    name = str(path).rpartition("/")[2]
+    stem = name.partition(".")[0]
+    assert name in SERVER_TESTS or f"{stem}:app" in SERVER_TESTS
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_its_command_is_right(path: object) -> None:
+    """The command in its head is one that sockact takes, as --print shows without running it."""
+    with open(str(path), encoding="utf-8") as file:
+        commands = _commands(file.read())
+    assert commands
+    for command in commands:
+        options = command.removeprefix("sockact ").partition(" -- ")[0].split()
+        done = run(*(word.strip("'") for word in options), "--print")
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("path", [p for p in EXAMPLES if p.suffix == ".py"], ids=lambda p: p.name)
+def test_python_examples_compile_alone(path: object) -> None:
+    """An example imports nothing of the tests or of its neighbours."""
+    source = subprocess.check_output(["cat", str(path)], text=True)
+    assert "from tests" not in source
+    assert "import tests" not in source
