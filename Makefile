@@ -28,7 +28,7 @@ format: $(VENV)/.dev
 # How many seconds of random input the parsers get.
 FUZZ_SECONDS ?= 20
 fuzz: $(VENV)/.test
-	$(BIN)/python tests/fuzz/unitfile.py --seconds $(FUZZ_SECONDS)
+	$(BIN)/python -m tests.fuzz.unitfile --seconds $(FUZZ_SECONDS)
 
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.bench.launch

@@ -127,14 +127,13 @@ def _read(path: str) -> bytes:
     try:
         # O_NONBLOCK: a FIFO of that name must not hang us before we see what it is.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise UnitNotFoundError("not a regular file", path)
-            return file.read()
     except OSError as error:
-        if isinstance(error, UnitNotFoundError):
-            raise
         raise UnitNotFoundError(f"cannot read it: {error.strerror}", path) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UnitNotFoundError("not a regular file", path)
+    with open(descriptor, "rb") as file:
+        return file.read()
 
 
 def _aliases(path: str, directories: Iterable[str]) -> list[str]:

@@ -112,7 +112,7 @@ def test_serves(name: str, place: tuple[str, tuple[str, int] | str]) -> None:
 
 
 def test_gunicorn_says_what_it_took(short_dir: Path) -> None:
-    """All sockets reach gunicorn: it takes them by LISTEN_FDS, in order, and believes LISTEN_PID."""
+    """All sockets reach gunicorn: it takes them by LISTEN_FDS, and believes LISTEN_PID."""
     port = free_port()
     sockets = ["-l", f"a=tcp:127.0.0.1:{port}", "-l", f"b=unix:{short_dir}/s"]
     with running([*SOCKACT, "exec", *sockets, "--", *_gunicorn()]) as process:
@@ -169,7 +169,7 @@ def test_lazy_start_serves_the_first_client(short_dir: Path) -> None:
 
 
 def test_asyncio_echo() -> None:
-    """With asyncio a program serves the socket, says READY=1, and finishes with its clients after SIGTERM."""
+    """With asyncio a program serves, says READY=1, and finishes with its clients after SIGTERM."""
     port = free_port()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(f"\0sockact-ready-{os.getpid()}")
