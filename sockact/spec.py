@@ -63,7 +63,8 @@ class InetAddress(_Value):
             ``0.0.0.0`` (systemd's meaning of a bare port).
         host: The numeric address; empty with version 0.
         port: 1 to 65535; 0 lets the kernel choose (``--listen`` only).
-        scope: Interface name or index of a link-local IPv6 address, or empty.
+        scope: Interface name or index of a link-local IPv6 address, or empty; without effect on
+            an IPv4 address.
     """
 
     version: int

@@ -53,7 +53,7 @@ def main() -> NoReturn:
     except SockactError as error:
         output.fail(str(error))
         sys.exit(exits.status_of(error))
-    except click.exceptions.NoArgsIsHelpError as error:  # type: ignore[attr-defined]
+    except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(exits.USAGE)
     except click.ClickException as error:

@@ -86,14 +86,14 @@ def vsock(text: str) -> VsockAddress:
     """Read ``CID:PORT``, without a prefix.
 
     Raises:
-        ValueError: It is not that, or the port is 0 or 4294967295.
+        ValueError: It is not that, or the port is 4294967295.
     """
     cid, colon, number = text.partition(":")
     if not colon:
         raise ValueError(f"{text[:80]!r} is not CID:PORT")
     try:
         context = _CIDS[cid] if cid in _CIDS else integer(cid, 0, 0xFFFFFFFF)
-        return VsockAddress(context, integer(number, 1, 0xFFFFFFFE))
+        return VsockAddress(context, integer(number, 0, 0xFFFFFFFE))
     except ValueError as error:
         raise ValueError(f"vsock address {text[:80]!r}: {error}") from None
 
@@ -146,6 +146,8 @@ def _inet(text: str) -> InetAddress:
         if match[3] == "":
             raise ValueError(f"{text[:80]!r} ends in an empty scope")
         return InetAddress(6, number[1], port(match[2]), match[3] or "")
+    # systemd takes, and checks, an interface behind an IPv4 address, but makes no use of it.
+    text, percent, scope = text.partition("%")
     host, colon, rest = text.partition(":")
     number = numeric_host(host)
     if not number or number[0] != 4:
@@ -154,7 +156,9 @@ def _inet(text: str) -> InetAddress:
         )
     if not colon:
         raise ValueError(f"{text[:80]!r} has no port")
-    return InetAddress(4, number[1], port(rest))
+    if percent and not scope:
+        raise ValueError(f"{text[:80]!r} ends in an empty scope")
+    return InetAddress(4, number[1], port(rest), scope)
 
 
 def socket_address(text: str) -> Address:

@@ -43,7 +43,6 @@ LISTEN_KINDS = {
 }
 """The kind of listener that each Listen directive makes."""
 
-_FATAL_IF_BAD = (Value.USER, Value.COMMANDS)
 _PATH_LIMIT = 4095
 _NAME_LIMIT = 255
 
@@ -135,21 +134,30 @@ class _Builder:
                 limit = _NAME_LIMIT if row.value is Value.FDNAME else 1024 * 1024
                 text = expand(text, self.surroundings.resolve, limit)
             elif row.value is Value.COMMANDS:
-                # Checked here, expanded word by word by whoever runs it.
-                expand(text, self.surroundings.resolve)
+                self._check_specifiers(text)
             value = values.READERS[row.value](text)
         except ValueError as error:
             message = f"{row.name}=: {error}"
-            if row.value in _FATAL_IF_BAD:
+            if row.value is Value.USER or isinstance(error, values.RefusedError):
                 place = item.value_origin
                 raise DirectiveError(message, place.source, place.line, place.column) from None
             self.warn(item.value_origin, f"{message}; this line is ignored")
+            return
+        if value == "" and row.resets:
+            self.settings.pop(row.name, None)
             return
         if row.value in values.LISTS and (old := self.settings.get(row.name)):
             value = old.value + value  # type: ignore[operator]
         self.settings[row.name] = Setting(value, item.origin)
         if row.moment is Moment.NEVER:
             self.warn(item.origin, f"{row.name}= has no effect: {row.without_manager}")
+
+    def _check_specifiers(self, command: str) -> None:
+        """Check what is expanded later, word by word, by whoever runs the command."""
+        try:
+            expand(command, self.surroundings.resolve)
+        except ValueError as error:
+            raise values.RefusedError(str(error)) from None
 
     def build(self, path: str) -> SocketSpec:
         given = self.settings.get(d.FILE_DESCRIPTOR_NAME.name)

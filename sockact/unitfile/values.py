@@ -100,7 +100,7 @@ def size(text: str) -> int:
     """Read a size in bytes: ``512``, ``64K``, ``1.5G``, ``1G 512M``; K is 1024.
 
     Raises:
-        ValueError: It does not parse, or is 2^63 or more.
+        ValueError: It does not parse, or is 2^64 or more.
     """
     total, position, largest = 0, 0, -1
     while position < len(text) or not text:
@@ -114,10 +114,10 @@ def size(text: str) -> int:
             raise ValueError(f"{text[:40]!r}: larger units come first, each once")
         largest = rank
         factor = 1024 ** max(0, 6 - rank)
-        total += min(int(digits[:30]), 2**70) * factor
+        total += int(digits[:30]) * factor
         if fraction:
             total += int(factor * float("0." + fraction[:30]))
-        if len(digits) > 30 or total >= 2**63:
+        if len(digits) > 30 or total >= 2**64:
             raise ValueError(f"{text[:40]!r} is too large")
         position = match.end()
     return total
@@ -209,11 +209,17 @@ def _interface(text: str) -> str:
     return text
 
 
-_ACCOUNT = r"[A-Za-z_][A-Za-z0-9_.@-]*\$?|[0-9]+"
-
-
 def _user(text: str) -> str:
-    if len(text) > 255 or not re.compile(_ACCOUNT).fullmatch(text):
+    """Check an account as systemd does for units, which is less strict than useradd(8)."""
+    if text.isascii() and text.isdecimal():
+        if int(text[:20]) >= _UINT_MAX:
+            raise ValueError(f"{text[:40]!r} is not a user or group number")
+    elif (
+        re.search(r"[\x00-\x1f\x7f:/]", text)
+        or text != text.strip()
+        or text in ("", ".", "..")
+        or text.lstrip("-").isdecimal()
+    ):
         raise ValueError(f"{text[:40]!r} is not a user or group name, or number")
     return text
 
@@ -247,9 +253,12 @@ def _bind_ipv6(text: str) -> str:
 def _timestamping(text: str) -> str:
     words = {"off": "off", "us": "us", "usec": "us", "\u00b5s": "us", "\u03bcs": "us",
              "ns": "ns", "nsec": "ns"}  # fmt: skip
-    if text not in words:
-        raise ValueError(f"{text[:40]!r} must be off, us or ns")
-    return words[text]
+    if text in words:
+        return words[text]
+    try:
+        return "ns" if boolean(text) else "off"
+    except ValueError:
+        raise ValueError(f"{text[:40]!r} must be off, us or ns") from None
 
 
 _TOS = {"low-delay": 16, "throughput": 8, "reliability": 4, "low-cost": 2}
@@ -293,22 +302,40 @@ def _unescape(text: str, position: int) -> tuple[str, int]:
     raise ValueError(f"unknown escape \\{letter}")
 
 
-def words(text: str) -> list[str]:
-    """Split a value into words at blanks, with quotes and C escapes.
+def words(text: str, *, escapes: bool) -> list[str]:
+    """Split a value into words at blanks, with quotes.
+
+    Args:
+        text: The value.
+        escapes: Whether a backslash begins a C escape; else it takes the next character as it is.
 
     Raises:
-        ValueError: A quote is not closed, or an escape is unknown.
+        ValueError: A quote is not closed, or an escape is unknown or cut off.
 
     Source: systemd.syntax(7), "Quoting"; ``extract_first_word()``.
     """
     found: list[str] = []
+    position = 0
+    while (step := next_word(text, position, escapes=escapes)) is not None:
+        word, position = step
+        found.append(word)
+    return found
+
+
+def next_word(text: str, position: int, *, escapes: bool) -> tuple[str, int] | None:
+    """Return the word that begins at or behind `position`, and where it ends; see `words`."""
     piece: list[str] = []
-    in_word, quote, position = False, "", 0
+    in_word, quote = False, ""
     while position < len(text):
         char = text[position]
         position += 1
         if char == "\\":
-            meaning, position = _unescape(text, position)
+            if escapes:
+                meaning, position = _unescape(text, position)
+            elif position < len(text):
+                meaning, position = text[position], position + 1
+            else:
+                raise ValueError("nothing behind the last backslash")
             piece.append(meaning)
             in_word = True
         elif quote:
@@ -322,21 +349,15 @@ def words(text: str) -> list[str]:
             piece.append(char)
             in_word = True
         elif in_word:
-            found.append("".join(piece))
-            piece, in_word = [], False
+            break
     if quote:
         raise ValueError(f"no closing {quote}")
-    if in_word:
-        found.append("".join(piece))
-    return found
-
-
-_NEEDS_ESCAPE = r"[\x00-\x20\x7f\"'\\]"
+    return ("".join(piece), position) if in_word else None
 
 
 def quote_word(word: str) -> str:
-    """Write `word` so that `words` reads it back as one word."""
-    return re.compile(_NEEDS_ESCAPE).sub(lambda m: f"\\x{ord(m[0]):02x}", word) if word else '""'
+    """Write `word` so that `words` without escapes reads it back as one word."""
+    return re.sub(r"([ \t\n\r\"'\\])", r"\\\1", word) if word else '""'
 
 
 _SLASHES = r"/(?:\.?/)+"
@@ -367,19 +388,51 @@ def absolute_path(path: str) -> str:
 
 
 def _string(text: str) -> str:
-    if any(c < " " or c == "\x7f" for c in text):
-        raise ValueError("control characters are not allowed")
     return text
 
 
 def _paths(text: str) -> tuple[str, ...]:
-    return tuple(absolute_path(word) for word in words(text))
+    return tuple(absolute_path(word) for word in words(text, escapes=False))
+
+
+class RefusedError(ValueError):
+    """A value so wrong that the whole unit is refused, not just the line."""
 
 
 def _command(text: str) -> tuple[str, ...]:
-    parts = words(text)
-    if not parts or not parts[0].lstrip("-@:+!|"):
+    """Check a command line as ``config_parse_exec()`` does; what it means is its runner's matter.
+
+    Raises:
+        RefusedError: The program is no usable name, or its arguments do not parse, and no ``-``
+            in front says that this may be ignored.
+        ValueError: The line is to be ignored.
+    """
+    step = next_word(text, 0, escapes=True)
+    if step is None:
         raise ValueError("no program to run")
+    program, position = step
+    prefixes: set[str] = set()
+    while program and program[0] in "-@:+!|" and program[0] not in prefixes:
+        if program[0] in "+!" and prefixes & {"+", "!"}:
+            break  # these two exclude each other
+        prefixes.add(program[0])
+        program = program[2 if program.startswith("!!") else 1 :]
+    failure = ValueError if "-" in prefixes else RefusedError
+    if not program:
+        raise failure("no program to run")
+    if program.endswith("/"):
+        raise failure(f"{program[:80]!r} is a directory")
+    if not program.startswith("/") and "/" in program:
+        raise failure(f"{program[:80]!r} is neither a name nor an absolute path")
+    try:
+        step = next_word(text, position, escapes=True)
+        if step is None and "@" in prefixes:
+            raise failure("a name for the program is missing behind @")
+        while step is not None:
+            step = next_word(text, step[1], escapes=True)
+    except ValueError as error:
+        if "escape" not in str(error):  # those systemd keeps as they are
+            raise failure(str(error)) from None
     return (text,)
 
 

@@ -1,4 +1,4 @@
-"""sockact.activation.environ"""
+"""sockact.activation.environ."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""sockact.activation.substitute"""
+"""sockact.activation.substitute."""
 
 import pytest
 

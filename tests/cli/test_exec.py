@@ -569,7 +569,7 @@ def test_errors(arguments: list[str], status: int, message: str) -> None:
         ("[Socket]\nListenStream=@x\nAccept=yes\n", 78, "one program with the listening socket"),
         ("[Socket]\nListenStream=@x\nMaxConnections=0\n", 78, "web.socket:3:1: MaxConnections=0"),
         ("[Socket]\nListenStream=80\nSymlinks=/x\n", 78, "web.socket:3:1: Symlinks="),
-        ("[Socket]\nListenStream=@x\nSocketUser=a b\n", 78, "web.socket:3:12: SocketUser="),
+        ("[Socket]\nListenStream=@x\nSocketUser=a:b\n", 78, "web.socket:3:12: SocketUser="),
     ],
 )
 def test_refused_units(short_dir: Path, text: str, status: int, message: str) -> None:

@@ -1,4 +1,4 @@
-"""sockact.fd.own"""
+"""sockact.fd.own."""
 
 import gc
 import os

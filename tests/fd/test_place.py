@@ -1,4 +1,4 @@
-"""sockact.fd.place"""
+"""sockact.fd.place."""
 
 import random
 import subprocess

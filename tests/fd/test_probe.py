@@ -1,4 +1,4 @@
-"""sockact.fd.probe"""
+"""sockact.fd.probe."""
 
 import contextlib
 import os

@@ -23,7 +23,7 @@ SURROUNDINGS = Surroundings({"i": "x", "t": "/run", "n": "fuzz.socket"}.get)
 
 CORPUS = [
     b"[Unit]\nDescription=x\nAfter=a.target\n[Socket]\nListenStream=80\nBacklog=0x10\n[Install]\n",
-    b"[Socket]\nListenStream=[::1]:80%%lo\nListenFIFO=/run/%i\nSymlinks=/a \"/b c\" /d\\x20e\n",
+    b'[Socket]\nListenStream=[::1]:80%%lo\nListenFIFO=/run/%i\nSymlinks=/a "/b c" /d\\x20e\n',
     b"[Socket]\nListenDatagram=@x\\\n# c\n y\nKeepAliveTimeSec=1min 30s .5us\nReceiveBuffer=1G 5M\n",
     b"\xef\xbb\xbf[X-A]\r\nq\r\n[Socket]\0ListenNetlink=route 3\rSocketMode=0660\n\rIPTOS=\n",
     b"[Socket]\nListenMessageQueue=/q\nExecStartPre=-/bin/sh -c 'a \\\"b\\\" \\u00e9'\nAccept=no\n",

@@ -1,4 +1,4 @@
-"""sockact.sockets.node"""
+"""sockact.sockets.node."""
 
 import fcntl
 import os

@@ -1,4 +1,4 @@
-"""sockact.sockets.socketset"""
+"""sockact.sockets.socketset."""
 
 import gc
 import os

@@ -83,7 +83,10 @@ def test_sections(data: bytes, expected: list[tuple[str, str, str]]) -> None:
         (b"[Socket]\n =1\n", ["t:2:2: nothing before '='; ignored"]),
         (b"[socket]\nA=1\nB\n", ["t:1:1: unknown section [socket]; what it holds is ignored"]),
         (b"\xef\xbb\xbf# no comment\n", ["t:1:2: assignment outside of a section; ignored"]),
-        (b"[Socket]\nA=1\n\xef\xbb\xbfB=2\n\xef\xbb\xbfC\n", ["t:4:1: no '=' in this line; ignored"]),
+        (
+            b"[Socket]\nA=1\n\xef\xbb\xbfB=2\n\xef\xbb\xbfC\n",
+            ["t:4:1: no '=' in this line; ignored"],
+        ),
     ],
 )
 def test_warnings(data: bytes, messages: list[str]) -> None:

@@ -9,7 +9,7 @@ from sockact.unitfile.grammar import parse
 from sockact.unitfile.unit import Surroundings, interpret, write
 from tests.strategies import UNIT_TEXTS
 
-SURROUNDINGS = Surroundings({}.get)
+SURROUNDINGS = Surroundings(lambda _letter: None)
 
 
 def _read(text: str) -> SocketSpec:

@@ -1,4 +1,4 @@
-"""sockact.unitfile.specifiers"""
+"""sockact.unitfile.specifiers."""
 
 import pytest
 
@@ -59,7 +59,8 @@ def test_of_a_plain_unit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("-", "/"), (r"\x2d", "-"), (r"\xzz", r"\xzz"), (r"a\x", r"a\x"), ("é", "é")]
+    ("text", "expected"),
+    [("-", "/"), (r"\x2d", "-"), (r"\xzz", r"\xzz"), (r"a\x", r"a\x"), ("é", "é")],
 )
 def test_unescape(text: str, expected: str) -> None:
     """Dashes are slashes, and only whole escapes are escapes."""
