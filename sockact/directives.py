@@ -334,6 +334,7 @@ SOCKET_MODE = Directive(
     "fchmod() before bind(), mkfifo(), mq_open()",
     0,
     "AF_UNIX paths, FIFOs and message queues",
+    fatal=True,
 )
 DIRECTORY_MODE = Directive(
     "DirectoryMode",
@@ -344,6 +345,7 @@ DIRECTORY_MODE = Directive(
     "mkdir()",
     0,
     _PATHS_ONLY,
+    fatal=True,
 )
 WRITABLE = Directive(
     "Writable",
@@ -354,6 +356,7 @@ WRITABLE = Directive(
     "open(O_RDWR)",
     227,
     "ListenSpecial=",
+    fatal=True,
 )
 PIPE_SIZE = Directive(
     "PipeSize",
@@ -374,6 +377,7 @@ MQUEUE_MAX_MESSAGES = Directive(
     "mq_open()",
     0,
     "ListenMessageQueue=",
+    fatal=True,
 )
 MQUEUE_MESSAGE_SIZE = Directive(
     "MessageQueueMessageSize",
@@ -384,6 +388,7 @@ MQUEUE_MESSAGE_SIZE = Directive(
     "mq_open()",
     0,
     "ListenMessageQueue=",
+    fatal=True,
 )
 SYMLINKS = Directive[tuple[str, ...]](
     "Symlinks",

@@ -36,6 +36,7 @@ MAY_IMPORT = {
         "unitfile.grammar",
         "unitfile.foreign",
     ],
+    "unitfile.explain": ["spec", "directives", "unitfile.values"],
     "unitfile.listen": [
         "errors",
         "spec",
@@ -121,6 +122,7 @@ MAY_IMPORT = {
 
 # Noun files compute; they may not touch the kernel, the environment or the clock.
 PURE = [
+    "unitfile.explain",
     "errors",
     "spec",
     "directives",

@@ -210,10 +210,13 @@ class _Choices:
         ]
         for unit in units:
             if unit.accepts:
+                place = unit.spec.settings["Accept"].origin
                 raise DirectiveError(
                     "Accept=yes wants a process for each connection, but exec runs one program"
                     " with the listening socket; leave Accept= out, or start it by systemd",
-                    unit.spec.path,
+                    place.source,
+                    place.line,
+                    place.column,
                 )
         units += self._named([sockact.definition(text, bare=self.bare) for text in self.listens])
         if not self.properties:

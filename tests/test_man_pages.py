@@ -1,0 +1,167 @@
+"""The manual against the program: whatever one has, the other says."""
+
+import inspect
+import re
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+import sockact
+from sockact import errors
+from sockact.activation import notify
+from sockact.cli import exits, group
+from sockact.directives import TABLE
+from sockact.unitfile.listen import SCHEMES
+from tests import manual
+
+MAN = Path(__file__).resolve().parent.parent / "man"
+
+
+def page(name: str) -> str:
+    """The text of a page without its markup for fixed spacing."""
+    return (MAN / name).read_text(encoding="utf-8")
+
+
+def options_in(name: str) -> set[str]:
+    """The options that have a place of their own in the list of a page."""
+    found = set()
+    for line in page(name).splitlines():
+        if line.startswith(".It "):
+            found |= {f"--{option}" for option in re.findall(r"Fl Fl ([a-z-]+)", line)}
+            found |= {f"-{option}" for option in re.findall(r"(?<!Fl )Fl ([A-Za-z])\b", line)}
+    return found
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Each page of the command line, and the command that it is about."""
+    context = click.Context(group)
+    yield "sockact.1", group
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command
+        yield f"sockact-{name}.1", command
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands()), ids=str)
+def test_options(name: str, command: click.Command) -> None:
+    """A page lists the options of its command, all of them and no others."""
+    parent = click.Context(group, **group.context_settings)
+    context = click.Context(command, parent=parent, **command.context_settings)
+    known: set[str] = set()
+    for parameter in command.get_params(context):
+        if isinstance(parameter, click.Option):
+            known |= {*parameter.opts, *parameter.secondary_opts}
+    assert options_in(name) == known
+
+
+def test_every_command_has_a_page() -> None:
+    """The overview names each command and its page, and each page is there."""
+    for name, _ in commands():
+        assert (MAN / name).is_file()
+        if name != "sockact.1":
+            command = name.removeprefix("sockact-").removesuffix(".1")
+            assert f".It Ic {command}\n" in page("sockact.1")
+            assert f".Xr sockact-{command} 1" in page("sockact.1")
+
+
+def test_exit_statuses() -> None:
+    """The overview has the table of exit statuses, word for word."""
+    section = page("sockact.1").partition(".Sh EXIT STATUS")[2].partition(".Sh ")[0]
+    found = dict(re.findall(r"^\.It ([0-9]+)\n(.*)\.$", section, re.MULTILINE))
+    assert {int(number): text.lower() for number, text in found.items()} == {
+        number: text.lower() for number, text in exits.MEANINGS.items()
+    }
+
+
+def test_schemes() -> None:
+    """The page of exec lists the schemes of --listen."""
+    section = page("sockact-exec.1").partition(".Sh LISTENERS")[2].partition(".Sh ")[0]
+    assert set(re.findall(r"^\.It Li ([a-z0-9-]+) Ta", section, re.MULTILINE)) == set(SCHEMES)
+
+
+def test_directives() -> None:
+    """The page on units says what the directive table says; see tests/manual.py."""
+    text = page("sockact.socket.5")
+    written = text.partition(manual.BEGIN)[2].partition(manual.END)[0]
+    assert written == manual.render()
+    assert re.findall(r"^\.It Cm (\w+) Ns =$", written, re.MULTILINE) == list(TABLE)
+
+
+def functions_in(text: str) -> dict[str, list[str]]:
+    """The functions that a page shows, and their arguments."""
+    found = {}
+    for name, rest in re.findall(r'Fn ([\w.]+)((?: "[^"]*")*)', text):
+        arguments = re.findall(r'"([^"]*)"', rest)
+        if arguments or name not in found:
+            found[name] = arguments
+    return found
+
+
+def documented() -> Iterator[tuple[str, object]]:
+    """Every function and method that the page of the library owes."""
+    for name in sockact.__all__:
+        if inspect.isfunction(found := getattr(sockact, name)):
+            yield name, found
+    for name, found in vars(notify).items():
+        if inspect.isfunction(found) and found.__module__ == notify.__name__:
+            yield f"notify.{name}", found
+    for name in sockact.daemon.__all__:
+        if inspect.isfunction(found := getattr(sockact.daemon, name)):
+            yield f"daemon.{name}", found
+    for kind in (sockact.SocketSet, sockact.NamedSocket, sockact.SocketUnit):
+        for name, found in vars(kind).items():
+            if inspect.isfunction(found):
+                yield f"{kind.__name__}.{name}", found
+
+
+CASES = [(name, found) for name, found in documented() if "._" not in name and name[0] != "_"]
+
+
+@pytest.mark.parametrize(("name", "found"), CASES, ids=[name for name, _ in CASES])
+def test_library(name: str, found: object) -> None:
+    """The page of the library shows each function with its arguments in their order."""
+    shown = functions_in(page("sockact.3"))
+    short = name if name.startswith(("notify.", "daemon.")) else name.rpartition(".")[2]
+    assert callable(found)
+    if name == "NamedSocket.describe":
+        assert ".Fn describe ,\n" in page("sockact.3")
+        return
+    parameters = inspect.signature(found).parameters.values()
+    expected = [
+        f"*{parameter.name}" if parameter.kind is parameter.VAR_POSITIONAL else parameter.name
+        for parameter in parameters
+        if parameter.name != "self"
+    ]
+    assert shown[short] == expected
+
+
+def test_library_names() -> None:
+    """The page of the library names every public name and every exception."""
+    text = page("sockact.3")
+    kinds = {name for name in vars(errors) if name[0] != "_" and name[0].isupper()}
+    missing = [name for name in {*sockact.__all__, *kinds} - {"__version__"} if name not in text]
+    assert not missing
+
+
+def test_pages_are_installed() -> None:
+    """The package installs every page where man(1) finds it."""
+    data = tomllib.loads((MAN.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    installed = data["tool"]["hatch"]["build"]["targets"]["wheel"]["shared-data"]
+    assert installed == {
+        f"man/{path.name}": f"share/man/man{path.suffix[1:]}/{path.name}" for path in MAN.iterdir()
+    }
+
+
+@pytest.mark.skipif(not shutil.which("mandoc"), reason="mandoc is not installed")
+def test_lint() -> None:
+    """Nothing in the pages is worth a warning."""
+    run = subprocess.run(
+        ["mandoc", "-T", "lint", "-W", "warning", *sorted(map(str, MAN.iterdir()))],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.stdout + run.stderr == ""
