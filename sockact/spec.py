@@ -36,15 +36,26 @@ ACCEPTING = (Kind.STREAM, Kind.SEQPACKET)
 """The kinds on which connections are accepted."""
 
 
-class _Value:
-    """A repr for all value classes.
+class AsValue:
+    """Equality, hash and repr for all value classes.
 
-    Written once, because attrs would generate one for each of them, which takes a third of the
-    time that this module takes to import, and this module is on every user's way to a start.
+    Written once, because attrs would compile them for each class, which takes more than half of
+    the time that this module takes to import, and this module is on every user's way to a start.
     """
 
     __slots__ = ()
     __match_args__: ClassVar[tuple[str, ...]] = ()
+
+    def _values(self) -> tuple[object, ...]:
+        return tuple([getattr(self, name) for name in self.__match_args__])
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._values()))
 
     def __repr__(self) -> str:
         fields = (f"{name}={getattr(self, name)!r}" for name in self.__match_args__)
@@ -54,8 +65,8 @@ class _Value:
 # --- addresses ------------------------------------------------------------------------------------
 
 
-@attrs.frozen(repr=False)
-class InetAddress(_Value):
+@attrs.frozen(eq=False, repr=False)
+class InetAddress(AsValue):
     """An IP address and port.
 
     Attributes:
@@ -80,8 +91,8 @@ class InetAddress(_Value):
         return f"[{self.host}]:{self.port}" + (f"%{self.scope}" if self.scope else "")
 
 
-@attrs.frozen(repr=False)
-class HostAddress(_Value):
+@attrs.frozen(eq=False, repr=False)
+class HostAddress(AsValue):
     """A host or service by name, looked up when it is opened (``--listen`` only).
 
     Attributes:
@@ -99,8 +110,8 @@ class HostAddress(_Value):
         return f"{host}:{self.service}" if host else self.service
 
 
-@attrs.frozen(repr=False)
-class UnixAddress(_Value):
+@attrs.frozen(eq=False, repr=False)
+class UnixAddress(AsValue):
     """An AF_UNIX path, or an abstract name written with a leading ``@``."""
 
     path: str
@@ -114,8 +125,8 @@ class UnixAddress(_Value):
         return self.path
 
 
-@attrs.frozen(repr=False)
-class VsockAddress(_Value):
+@attrs.frozen(eq=False, repr=False)
+class VsockAddress(AsValue):
     """A port of this machine's, or any, context id (vsock(7))."""
 
     cid: int
@@ -125,8 +136,8 @@ class VsockAddress(_Value):
         return f"vsock:{'' if self.cid == 0xFFFFFFFF else self.cid}:{self.port}"
 
 
-@attrs.frozen(repr=False)
-class NetlinkAddress(_Value):
+@attrs.frozen(eq=False, repr=False)
+class NetlinkAddress(AsValue):
     """A netlink protocol and multicast group mask (netlink(7))."""
 
     family: str
@@ -137,8 +148,8 @@ class NetlinkAddress(_Value):
         return f"{self.family} {self.group}"
 
 
-@attrs.frozen(repr=False)
-class PathAddress(_Value):
+@attrs.frozen(eq=False, repr=False)
+class PathAddress(AsValue):
     """The absolute path of a FIFO, special file or FunctionFS mount, or the name of a queue."""
 
     path: str
@@ -153,8 +164,8 @@ Address = InetAddress | HostAddress | UnixAddress | VsockAddress | NetlinkAddres
 # --- what was said, and where ---------------------------------------------------------------------
 
 
-@attrs.frozen(repr=False)
-class Origin(_Value):
+@attrs.frozen(eq=False, repr=False)
+class Origin(AsValue):
     """Where something was said: a file, line and column, or a ``--listen`` text."""
 
     source: str
@@ -167,8 +178,8 @@ class Origin(_Value):
         return f"{self.source}:{self.line}" + (f":{self.column}" if self.column else "")
 
 
-@attrs.frozen(repr=False)
-class Diagnostic(_Value):
+@attrs.frozen(eq=False, repr=False)
+class Diagnostic(AsValue):
     """Something that a person should know about a definition that is used all the same."""
 
     origin: Origin
@@ -178,8 +189,8 @@ class Diagnostic(_Value):
         return f"{self.origin}: {self.message}"
 
 
-@attrs.frozen(repr=False)
-class Setting(_Value):
+@attrs.frozen(eq=False, repr=False)
+class Setting(AsValue):
     """The value of a directive, and where it was (last) set."""
 
     value: object
@@ -231,7 +242,7 @@ SockOption = tuple[int, int, int | bytes]
 
 
 @attrs.frozen(eq=False, repr=False)
-class Directive(_Value, Generic[T]):
+class Directive(AsValue, Generic[T]):
     """One row of the directive table.
 
     Attributes:
@@ -271,8 +282,8 @@ class Directive(_Value, Generic[T]):
 # --- what is to be opened -------------------------------------------------------------------------
 
 
-@attrs.frozen(repr=False)
-class ListenerSpec(_Value):
+@attrs.frozen(eq=False, repr=False)
+class ListenerSpec(AsValue):
     """One thing to open.
 
     Attributes:
@@ -294,8 +305,8 @@ class ListenerSpec(_Value):
 _NOTHING: Mapping[str, Setting] = MappingProxyType({})
 
 
-@attrs.frozen(repr=False)
-class SocketSpec(_Value):
+@attrs.frozen(eq=False, repr=False)
+class SocketSpec(AsValue):
     """A socket unit as a value: listeners that share one group of directives.
 
     Attributes:

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "fd.place": [],
     "fd.mqueue": [],
     "fd.transfer": [],
-    "fd.probe": ["fd.mqueue"],
+    "fd.probe": ["spec", "fd.mqueue"],
     "unitfile": [],
     "unitfile.values": ["directives", "spec"],
     "unitfile.address": ["spec", "unitfile.values"],
@@ -77,7 +77,7 @@ MAY_IMPORT = {
     ],
     "fd": [],
     "activation": [],
-    "activation.environ": ["errors"],
+    "activation.environ": ["errors", "spec"],
     "activation.substitute": ["errors"],
     "activation.receive": ["errors", "sockets.socketset", "activation.environ"],
     "activation.notify": ["errors", "fd.transfer", "sockets.socketset"],
@@ -122,7 +122,6 @@ MAY_IMPORT = {
 
 # Noun files compute; they may not touch the kernel, the environment or the clock.
 PURE = [
-    "unitfile.explain",
     "errors",
     "spec",
     "directives",
@@ -132,6 +131,7 @@ PURE = [
     "unitfile.specifiers",
     "unitfile.foreign",
     "unitfile.unit",
+    "unitfile.explain",
     "unitfile.listen",
     "sockets.plan",
     "activation.environ",

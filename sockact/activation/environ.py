@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import attrs
 
 from sockact.errors import EnvironError
+from sockact.spec import AsValue
 
 FIRST_FD = 3
 """The number of the first passed descriptor (SD_LISTEN_FDS_START)."""
@@ -26,8 +27,8 @@ UNKNOWN = "unknown"
 _INT_MAX = 2**31 - 1
 
 
-@attrs.frozen
-class Passed:
+@attrs.frozen(eq=False, repr=False)
+class Passed(AsValue):
     """What LISTEN_* say.
 
     Attributes:

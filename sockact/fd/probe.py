@@ -7,11 +7,13 @@ import stat
 
 import attrs
 
+from sockact.spec import AsValue
+
 _SO_ACCEPTCONN = _socket.SO_ACCEPTCONN
 
 
-@attrs.frozen
-class Description:
+@attrs.frozen(eq=False, repr=False)
+class Description(AsValue):
     """What an open descriptor turned out to be.
 
     Attributes:

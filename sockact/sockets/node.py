@@ -103,7 +103,7 @@ def set_mode(path: str, mode: int) -> None:
         os.close(fd)
 
 
-def bind_with_mode(sock: _socket.socket, path: str, mode: int) -> None:
+def bind_with_mode(sock: _socket.SocketType, path: str, mode: int) -> None:
     """Bind `sock` to `path`; the node has no more than `mode` from its first moment.
 
     Raises:

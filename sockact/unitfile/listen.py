@@ -125,9 +125,9 @@ def _addresses(scheme: str, text: str) -> list[Address]:
 
 def _default_name(scheme: str, address: Address) -> str:
     """Name a listener that was given no name after what can be told apart by looking at it."""
+    if isinstance(address, InetAddress | VsockAddress):
+        return f"{scheme}-{address.port}"
     match address:
-        case InetAddress(port=port) | VsockAddress(port=port):
-            return f"{scheme}-{port}"
         case HostAddress(service=service):
             name = f"{scheme}-{service}"
         case UnixAddress(path=path) | PathAddress(path=path):

@@ -32,6 +32,8 @@ def _socket_activate() -> float:
                 socket.create_connection(("127.0.0.1", port), 1).close()
             except ConnectionRefusedError:
                 time.sleep(0.0002)
+            except ConnectionResetError:  # the program was done before the handshake was
+                process.wait()
             else:
                 process.wait()
     return time.perf_counter() - begin
@@ -49,7 +51,7 @@ def main() -> None:
         spare = f"tcp:127.0.0.1:{sock.getsockname()[1]}"
     sides = {
         "floor": lambda: command_seconds([sys.executable, "-c", "import attrs, click, socket"]),
-        "sockact exec": lambda: command_seconds([*launcher, "exec", "-l", spare, "--", TRUE]),
+        "sockact exec": lambda: command_seconds([*launcher, "exec", "--listen", spare, "--", TRUE]),
         "bare interpreter": lambda: command_seconds([sys.executable, "-c", "pass"]),
     }
     if shutil.which("systemd-socket-activate"):
