@@ -81,7 +81,7 @@ def _listen(unset: bool) -> tuple[list[int], list[str]]:
     try:
         found = _receive.receive(os.environ, os.getpid(), unset=unset)
     except EnvironError as error:
-        number = errno.EBADF if "promised" in str(error) else errno.EINVAL
+        number = errno.EINVAL if error.fd < 0 else errno.EBADF
         raise OSError(number, f"{os.strerror(number)}: {error}") from None
     names = list(found.names)
     return found.detach(), names

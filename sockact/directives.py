@@ -13,7 +13,7 @@ Source: systemd.socket(5) up to version 261, and the order of calls in systemd's
 import socket as _socket
 from collections.abc import Callable, Iterable
 
-from sockact.spec import INFINITY, Directive, Moment, SockOption, Value
+from sockact.spec import INFINITY, Directive, Moment, Reach, SockOption, Value
 
 _SOL_SOCKET = _socket.SOL_SOCKET
 _IP = _socket.IPPROTO_IP
@@ -119,16 +119,16 @@ def _timestamps(choice: str, _family: int, _protocol: int) -> SockOption | None:
 
 
 def _text(level: int, number: int) -> Callable[[str, int, int], SockOption | None]:
-    return lambda text, _family, _protocol: (level, number, text.encode() + b"\0") if text else None
+    def option(text: str, _family: int, _protocol: int) -> SockOption | None:
+        return (level, number, text.encode("utf-8", "surrogateescape") + b"\0") if text else None
+
+    return option
 
 
 def _no_rights(on: bool, _family: int, _protocol: int) -> SockOption | None:
     return None if on else (_SOL_SOCKET, _SO_PASSRIGHTS, 0)
 
 
-_TCP_ONLY = "TCP"
-_IP_ONLY = "IPv4 and IPv6"
-_PATHS_ONLY = "AF_UNIX paths and FIFOs"
 _ONCE = "the program is started once, at once, and is not started again"
 _PID1 = "only systemd itself can do it"
 _LSM = "it needs a Linux security module that only systemd sets up"
@@ -224,9 +224,8 @@ SOCKET_PROTOCOL = Directive(
     "Uses UDP-Lite, SCTP or multipath TCP instead of the usual protocol, where it fits the kind.",
     "socket()",
     229,
-    _IP_ONLY,
+    Reach.INET,
     fatal=True,
-    resets=True,
 )
 BIND_IPV6_ONLY = Directive(
     "BindIPv6Only",
@@ -236,7 +235,7 @@ BIND_IPV6_ONLY = Directive(
     "Whether an IPv6 socket also takes IPv4 connections; the kernel decides by default.",
     "IPPROTO_IPV6 IPV6_V6ONLY",
     0,
-    "IPv6",
+    Reach.INET6,
     _only_v6,
     True,
 )
@@ -248,7 +247,7 @@ BIND_TO_DEVICE = Directive(
     "Takes traffic of one network interface only.",
     "SOL_SOCKET SO_BINDTODEVICE",
     0,
-    _IP_ONLY,
+    Reach.INET,
     _text(_SOL_SOCKET, SO_BINDTODEVICE),
     True,
     True,
@@ -262,7 +261,7 @@ REUSE_PORT = Directive(
     "Lets several sockets bind the same port; the kernel spreads the load.",
     "SOL_SOCKET SO_REUSEPORT",
     206,
-    _IP_ONLY,
+    Reach.INET,
     _flag(_SOL_SOCKET, _socket.SO_REUSEPORT),
 )
 FREE_BIND = Directive(
@@ -273,7 +272,7 @@ FREE_BIND = Directive(
     "Binds an address that no interface has yet.",
     "IP_FREEBIND or IPV6_FREEBIND",
     0,
-    _IP_ONLY,
+    Reach.INET,
     _by_family((_IP, _IP_FREEBIND), (_IPV6, _IPV6_FREEBIND)),
 )
 TRANSPARENT = Directive(
@@ -284,7 +283,7 @@ TRANSPARENT = Directive(
     "Binds foreign addresses, for transparent proxies.",
     "IP_TRANSPARENT or IPV6_TRANSPARENT",
     0,
-    _IP_ONLY,
+    Reach.INET,
     _by_family((_IP, _IP_TRANSPARENT), (_IPV6, _IPV6_TRANSPARENT)),
 )
 BACKLOG = Directive(
@@ -295,7 +294,7 @@ BACKLOG = Directive(
     "How many connections may wait to be accepted; the kernel caps it to net.core.somaxconn.",
     "listen()",
     0,
-    "stream and sequential packet sockets",
+    Reach.ACCEPTING,
     fatal=True,
 )
 
@@ -307,7 +306,7 @@ SOCKET_USER = Directive(
     "Owner of the node; the group becomes that user's unless SocketGroup= is set.",
     "chown()",
     214,
-    "AF_UNIX paths, FIFOs and message queues",
+    Reach.NODES,
     fatal=True,
     resets=True,
     specifiers=True,
@@ -320,7 +319,7 @@ SOCKET_GROUP = Directive(
     "Group of the node.",
     "chown()",
     214,
-    "AF_UNIX paths, FIFOs and message queues",
+    Reach.NODES,
     fatal=True,
     resets=True,
     specifiers=True,
@@ -333,7 +332,7 @@ SOCKET_MODE = Directive(
     "Access mode of the node.",
     "fchmod() before bind(), mkfifo(), mq_open()",
     0,
-    "AF_UNIX paths, FIFOs and message queues",
+    Reach.NODES,
     fatal=True,
 )
 DIRECTORY_MODE = Directive(
@@ -344,7 +343,7 @@ DIRECTORY_MODE = Directive(
     "Access mode of missing parent directories, which are made.",
     "mkdir()",
     0,
-    _PATHS_ONLY,
+    Reach.PATHS,
     fatal=True,
 )
 WRITABLE = Directive(
@@ -355,7 +354,7 @@ WRITABLE = Directive(
     "Opens the file for writing too.",
     "open(O_RDWR)",
     227,
-    "ListenSpecial=",
+    Reach.SPECIAL,
     fatal=True,
 )
 PIPE_SIZE = Directive(
@@ -366,7 +365,7 @@ PIPE_SIZE = Directive(
     "Capacity of the pipe in bytes.",
     "fcntl(F_SETPIPE_SZ)",
     0,
-    "ListenFIFO=",
+    Reach.FIFO,
 )
 MQUEUE_MAX_MESSAGES = Directive(
     "MessageQueueMaxMessages",
@@ -376,7 +375,7 @@ MQUEUE_MAX_MESSAGES = Directive(
     "Most messages in the queue; used if MessageQueueMessageSize= is set too.",
     "mq_open()",
     0,
-    "ListenMessageQueue=",
+    Reach.MQUEUE,
     fatal=True,
 )
 MQUEUE_MESSAGE_SIZE = Directive(
@@ -387,7 +386,7 @@ MQUEUE_MESSAGE_SIZE = Directive(
     "Most bytes in a message; used if MessageQueueMaxMessages= is set too.",
     "mq_open()",
     0,
-    "ListenMessageQueue=",
+    Reach.MQUEUE,
     fatal=True,
 )
 SYMLINKS = Directive[tuple[str, ...]](
@@ -398,7 +397,7 @@ SYMLINKS = Directive[tuple[str, ...]](
     "Symbolic links to the node; the unit must have exactly one.",
     "symlink()",
     214,
-    _PATHS_ONLY,
+    Reach.PATHS,
     resets=True,
     specifiers=True,
 )
@@ -410,7 +409,7 @@ REMOVE_ON_STOP = Directive(
     "Removes the node and its symbolic links when the socket set is closed.",
     "unlink()",
     214,
-    "AF_UNIX paths, FIFOs and message queues",
+    Reach.NODES,
 )
 
 KEEP_ALIVE = Directive(
@@ -421,7 +420,7 @@ KEEP_ALIVE = Directive(
     "Probes idle connections.",
     "SOL_SOCKET SO_KEEPALIVE",
     0,
-    _TCP_ONLY,
+    Reach.TCP,
     _flag(_SOL_SOCKET, _socket.SO_KEEPALIVE),
 )
 KEEP_ALIVE_TIME = Directive(
@@ -432,7 +431,7 @@ KEEP_ALIVE_TIME = Directive(
     "Idle time before the first probe, in whole seconds.",
     "SOL_TCP TCP_KEEPIDLE",
     216,
-    _TCP_ONLY,
+    Reach.TCP,
     _seconds(_TCP_KEEPIDLE),
 )
 KEEP_ALIVE_INTERVAL = Directive(
@@ -443,7 +442,7 @@ KEEP_ALIVE_INTERVAL = Directive(
     "Time between probes, in whole seconds.",
     "SOL_TCP TCP_KEEPINTVL",
     216,
-    _TCP_ONLY,
+    Reach.TCP,
     _seconds(_TCP_KEEPINTVL),
 )
 KEEP_ALIVE_PROBES = Directive(
@@ -454,7 +453,7 @@ KEEP_ALIVE_PROBES = Directive(
     "Unanswered probes before the connection is given up.",
     "SOL_TCP TCP_KEEPCNT",
     216,
-    _TCP_ONLY,
+    Reach.TCP,
     _count(_TCP, _TCP_KEEPCNT),
 )
 DEFER_ACCEPT = Directive(
@@ -465,7 +464,7 @@ DEFER_ACCEPT = Directive(
     "Wakes the program only when data has arrived, or this time has passed.",
     "SOL_TCP TCP_DEFER_ACCEPT",
     216,
-    _TCP_ONLY,
+    Reach.TCP,
     _seconds(_TCP_DEFER_ACCEPT),
 )
 NO_DELAY = Directive(
@@ -476,7 +475,7 @@ NO_DELAY = Directive(
     "Sends small segments at once (no Nagle).",
     "SOL_TCP TCP_NODELAY or SOL_SCTP SCTP_NODELAY",
     216,
-    "TCP and SCTP",
+    Reach.TCP_SCTP,
     _no_delay,
 )
 BROADCAST = Directive(
@@ -487,7 +486,7 @@ BROADCAST = Directive(
     "Allows datagrams to broadcast addresses.",
     "SOL_SOCKET SO_BROADCAST",
     0,
-    "datagram sockets",
+    Reach.DATAGRAM,
     _flag(_SOL_SOCKET, _socket.SO_BROADCAST),
 )
 PASS_CREDENTIALS = Directive(
@@ -498,7 +497,7 @@ PASS_CREDENTIALS = Directive(
     "Attaches the sender's pid, uid and gid to each message.",
     "SOL_SOCKET SO_PASSCRED",
     0,
-    "AF_UNIX and netlink",
+    Reach.UNIX_NETLINK,
     _flag(_SOL_SOCKET, _SO_PASSCRED),
 )
 PASS_PIDFD = Directive(
@@ -509,7 +508,7 @@ PASS_PIDFD = Directive(
     "Attaches a pidfd of the sender to each message (Linux 6.5).",
     "SOL_SOCKET SO_PASSPIDFD",
     258,
-    "AF_UNIX",
+    Reach.UNIX,
     _flag(_SOL_SOCKET, _SO_PASSPIDFD),
 )
 PASS_SECURITY = Directive(
@@ -520,7 +519,7 @@ PASS_SECURITY = Directive(
     "Attaches the sender's security label to each message.",
     "SOL_SOCKET SO_PASSSEC",
     0,
-    "AF_UNIX",
+    Reach.UNIX,
     _flag(_SOL_SOCKET, _SO_PASSSEC),
 )
 PASS_PACKET_INFO = Directive(
@@ -531,7 +530,7 @@ PASS_PACKET_INFO = Directive(
     "Attaches destination address and interface to each datagram.",
     "IP_PKTINFO, IPV6_RECVPKTINFO or NETLINK_PKTINFO",
     246,
-    "IPv4, IPv6 and netlink",
+    Reach.INET_NETLINK,
     _by_family(
         (_IP, _IP_PKTINFO), (_IPV6, _IPV6_RECVPKTINFO), (16, _SOL_NETLINK, _NETLINK_PKTINFO)
     ),
@@ -544,7 +543,7 @@ ACCEPT_FILE_DESCRIPTORS = Directive(
     "Whether peers may send file descriptors (Linux 6.16 can refuse them).",
     "SOL_SOCKET SO_PASSRIGHTS",
     258,
-    "AF_UNIX",
+    Reach.UNIX,
     _no_rights,
 )
 TIMESTAMPING = Directive(
@@ -552,10 +551,10 @@ TIMESTAMPING = Directive(
     Value.TIMESTAMPING,
     "off",
     Moment.LATE,
-    "Attaches the time of arrival to each datagram, in micro- or nanoseconds.",
+    "Attaches the time of arrival to what is received, in micro- or nanoseconds.",
     "SOL_SOCKET SO_TIMESTAMP or SO_TIMESTAMPNS",
     247,
-    "datagram sockets",
+    Reach.SOCKETS,
     _timestamps,
 )
 PRIORITY = Directive(
@@ -566,7 +565,7 @@ PRIORITY = Directive(
     "Priority of the traffic sent.",
     "SOL_SOCKET SO_PRIORITY",
     0,
-    "every socket",
+    Reach.SOCKETS,
     _number(_SOL_SOCKET, _SO_PRIORITY),
 )
 RECEIVE_BUFFER = Directive(
@@ -577,7 +576,7 @@ RECEIVE_BUFFER = Directive(
     "Bytes of receive buffer; beyond the system's limit with CAP_NET_ADMIN only.",
     "SOL_SOCKET SO_RCVBUF, then SO_RCVBUFFORCE",
     0,
-    "every socket",
+    Reach.SOCKETS,
     _count(_SOL_SOCKET, _socket.SO_RCVBUF),
 )
 SEND_BUFFER = Directive(
@@ -588,7 +587,7 @@ SEND_BUFFER = Directive(
     "Bytes of send buffer; beyond the system's limit with CAP_NET_ADMIN only.",
     "SOL_SOCKET SO_SNDBUF, then SO_SNDBUFFORCE",
     0,
-    "every socket",
+    Reach.SOCKETS,
     _count(_SOL_SOCKET, _socket.SO_SNDBUF),
 )
 MARK = Directive(
@@ -599,7 +598,7 @@ MARK = Directive(
     "Firewall mark of the packets sent; needs CAP_NET_ADMIN.",
     "SOL_SOCKET SO_MARK",
     0,
-    _IP_ONLY,
+    Reach.INET,
     _number(_SOL_SOCKET, _SO_MARK),
 )
 IP_TOS = Directive(
@@ -610,7 +609,7 @@ IP_TOS = Directive(
     "Type-of-service byte of the packets sent.",
     "IPPROTO_IP IP_TOS",
     0,
-    "IPv4",
+    Reach.INET4,
     _number(_IP, _socket.IP_TOS),
     resets=True,
 )
@@ -622,7 +621,7 @@ IP_TTL = Directive(
     "Hop limit of the packets sent.",
     "IP_TTL or IPV6_UNICAST_HOPS",
     0,
-    _IP_ONLY,
+    Reach.INET,
     _ttl,
 )
 TCP_CONGESTION = Directive(
@@ -633,7 +632,7 @@ TCP_CONGESTION = Directive(
     "Congestion control algorithm.",
     "SOL_TCP TCP_CONGESTION",
     0,
-    _TCP_ONLY,
+    Reach.TCP,
     _text(_TCP, _TCP_CONGESTION),
     resets=True,
 )
@@ -667,7 +666,7 @@ ACCEPT = Directive(
     Moment.MANAGER,
     "Starts one process for each connection, instead of one for all.",
     "accept4()",
-    applies="stream and sequential packet sockets",
+    applies=Reach.ACCEPTING,
     without_manager=_ONCE,
 )
 FLUSH_PENDING = Directive(
@@ -703,7 +702,6 @@ SERVICE = Directive(
     "",
     Moment.MANAGER,
     "The service to start; by default the one of the same name.",
-    resets=True,
     specifiers=True,
     without_manager="the program is the one on the command line",
 )

@@ -22,7 +22,10 @@ class UnitError(SockactError, ValueError):
         path: The file (or ``--listen`` text) it stands in.
         line: 1-based line, 0 if the whole file is meant.
         column: 1-based column in characters, 0 if the whole line is meant.
+        warnings: What had been ignored up to there, each with its place; often the reason.
     """
+
+    warnings: tuple[str, ...] = ()
 
     def __init__(self, message: str, path: str, line: int = 0, column: int = 0) -> None:
         self.message = message
@@ -91,10 +94,12 @@ class EnvironError(SockactError, ValueError):
 
     Attributes:
         variable: The variable that is wrong.
+        fd: The descriptor that is not open, if that is what is wrong; else -1.
     """
 
-    def __init__(self, variable: str, message: str) -> None:
+    def __init__(self, variable: str, message: str, fd: int = -1) -> None:
         self.variable = variable
+        self.fd = fd
         super().__init__(f"{variable}: {message}")
 
 
@@ -122,6 +127,13 @@ class LaunchError(SockactError, OSError):
         return f"cannot run {self.program}: {self.strerror}"
 
 
+class WorkingDirectoryError(LaunchError):
+    """The directory in which a program was to run cannot be entered; `program` is its path."""
+
+    def __str__(self) -> str:
+        return f"cannot change to the directory {self.program}: {self.strerror}"
+
+
 class CredentialsError(SockactError, LookupError):
     """A user or group that was asked for does not exist."""
 
@@ -132,3 +144,6 @@ class SubstitutionError(SockactError, ValueError):
 
 class NotifyError(SockactError, OSError):
     """The service manager could not be notified, or did not answer in time."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)

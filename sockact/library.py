@@ -2,19 +2,18 @@
 
 import os
 import socket as _socket
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
 from sockact import directives
 from sockact.activation.receive import listen_fds
-from sockact.errors import SockactWarning
+from sockact.errors import UnitError
 from sockact.sockets.bind import open_specs, warn_by_default
 from sockact.sockets.resolve import resolve_spec
 from sockact.sockets.socketset import SocketSet
 from sockact.sockets.task import Warn
-from sockact.spec import Diagnostic, Kind, Moment, Origin, SocketSpec
+from sockact.spec import Diagnostic, Kind, Moment, Origin, Setting, SocketSpec
 from sockact.unitfile.listen import parse_listen
 
 
@@ -93,12 +92,14 @@ class SocketUnit:
         """
         from sockact.unitfile.values import fd_name  # noqa: PLC0415
 
+        if not all(names):
+            raise ValueError("an fd name is empty")
         pairs = zip(self.spec.listeners, map(fd_name, names), strict=True)
         listeners = tuple(attrs.evolve(listener, name=name) for listener, name in pairs)
         return SocketUnit(attrs.evolve(self.spec, listeners=listeners))
 
     def override(self, changes: Iterable[str]) -> "SocketUnit":
-        """Return this unit as if ``Directive=Value`` lines stood at its end.
+        """Return this unit as if ``Directive=Value`` lines stood at its end, without specifiers.
 
         Raises:
             DirectiveError: The unit would be refused with them.
@@ -106,12 +107,15 @@ class SocketUnit:
         """
         from sockact.unitfile.unit import override, read_setting  # noqa: PLC0415
 
-        settings = {}
+        settings: dict[str, Setting] = {}
         for text in changes:
             name, equals, value = text.partition("=")
             if not equals:
                 raise ValueError(f"{text!r} is not Directive=Value")
             row, setting = read_setting(name, value, Origin(f"--property {text}"))
+            old = settings.get(row.name) or self.spec.settings.get(row.name)
+            if old and isinstance(setting.value, tuple) and value:
+                setting = Setting((*old.value, *setting.value), setting.origin)  # type: ignore[misc]
             settings[row.name] = setting
         return SocketUnit(override(self.spec, settings))
 
@@ -132,7 +136,7 @@ def load(
     user: bool = False,
     unit_path: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
-    warn: Callable[[str], None] | None = None,
+    warn: Warn = warn_by_default,
 ) -> SocketUnit:
     """Load a socket unit with its drop-ins, as systemd does.
 
@@ -153,28 +157,36 @@ def load(
     """
     from sockact.unitfile.load import load_spec  # noqa: PLC0415 - not for --listen
 
-    found = load_spec(
-        unit, environ=os.environ if environ is None else environ, user=user, extra=unit_path
-    )
-    for diagnostic in found.diagnostics:
-        if warn is None:
-            warnings.warn(str(diagnostic), SockactWarning, 2)
-        else:
-            warn(str(diagnostic))
+    said: Iterable[str] = ()
+    try:
+        found = load_spec(
+            unit, environ=os.environ if environ is None else environ, user=user, extra=unit_path
+        )
+        said = map(str, found.diagnostics)
+    except UnitError as error:
+        said = error.warnings
+        raise
+    finally:
+        for line in said:
+            warn(line)
     return SocketUnit(found)
 
 
-def definition(text: str, *, bare: Kind = Kind.STREAM) -> SocketUnit:
+def definition(text: str, *, bare: Kind = Kind.STREAM, warn: Warn = warn_by_default) -> SocketUnit:
     """Read a ``--listen`` text: ``[NAME=]SCHEME:ADDRESS[?Directive=Value&…]``.
 
     Args:
         text: The text.
         bare: What an address without a scheme is.
+        warn: Called with a line for each directive that has no effect on such a listener.
 
     Raises:
         ListenTextError: It is wrong; the message says which part.
     """
-    return SocketUnit(parse_listen(text, bare=bare))
+    spec = parse_listen(text, bare=bare)
+    for diagnostic in spec.diagnostics:
+        warn(str(diagnostic))
+    return SocketUnit(spec)
 
 
 def listen(*definitions: str, replace: bool = False, warn: Warn = warn_by_default) -> SocketSet:
@@ -192,7 +204,8 @@ def listen(*definitions: str, replace: bool = False, warn: Warn = warn_by_defaul
         ListenTextError: A text is wrong.
         BindError: A listener could not be opened; nothing stays open.
     """
-    return open_specs([parse_listen(text) for text in definitions], replace=replace, warn=warn)
+    specs = [definition(text, warn=warn).spec for text in definitions]
+    return open_specs(specs, replace=replace, warn=warn)
 
 
 def activated_or_listen(
@@ -214,7 +227,7 @@ def activated_or_listen(
         ListenTextError: A text is wrong.
         BindError: A listener could not be opened; nothing stays open.
     """
-    specs = [parse_listen(text) for text in definitions]
+    specs = [definition(text, warn=warn).spec for text in definitions]
     passed = listen_fds()
     if not len(passed):
         return open_specs(specs, replace=replace, warn=warn)

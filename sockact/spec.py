@@ -237,6 +237,28 @@ class Moment(enum.Enum):
     NEVER = "never"
 
 
+class Reach(enum.Enum):
+    """What kind of listener a directive has an effect on, as the manual shows it."""
+
+    ALL = "every listener"
+    SOCKETS = "every socket"
+    INET = "IPv4 and IPv6"
+    INET4 = "IPv4"
+    INET6 = "IPv6"
+    TCP = "TCP"
+    TCP_SCTP = "TCP and SCTP"
+    DATAGRAM = "datagram sockets"
+    ACCEPTING = "stream and sequential packet sockets"
+    UNIX = "AF_UNIX"
+    UNIX_NETLINK = "AF_UNIX and netlink"
+    INET_NETLINK = "IPv4, IPv6 and netlink"
+    PATHS = "AF_UNIX paths and FIFOs"
+    NODES = "AF_UNIX paths, FIFOs and message queues"
+    FIFO = "ListenFIFO="
+    SPECIAL = "ListenSpecial="
+    MQUEUE = "ListenMessageQueue="
+
+
 SockOption = tuple[int, int, int | bytes]
 """The arguments of one setsockopt(): level, option, value."""
 
@@ -270,7 +292,7 @@ class Directive(AsValue, Generic[T]):
     summary: str
     call: str = ""
     since: int = 0
-    applies: str = "every listener"
+    applies: Reach = Reach.ALL
     option: Callable[[T, int, int], SockOption | None] | None = None
     fatal: bool = False
     resets: bool = False

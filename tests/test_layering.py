@@ -44,6 +44,7 @@ MAY_IMPORT = {
         "unitfile.values",
         "unitfile.address",
         "unitfile.unit",
+        "unitfile.explain",
     ],
     "unitfile.load": [
         "errors",
@@ -116,7 +117,7 @@ MAY_IMPORT = {
     "cli.exits": ["errors"],
     "cli.output": [],
     "cli.arguments": [],
-    "cli.exec": ["__init__", "errors", "cli.output", "cli.arguments"],
+    "cli.exec": ["__init__", "errors", "activation.environ", "cli.output", "cli.arguments"],
     "__main__": ["cli"],
 }
 

@@ -88,12 +88,35 @@ def test_renamed() -> None:
 
 def test_to_text_reads_back(short_dir: Path) -> None:
     """A definition is written as a unit file that means the same; some cannot be."""
-    unit = sockact.definition("unix:@x?SocketMode=0600&Backlog=9")
+    unit = sockact.definition("unix:/x?SocketMode=0600&Backlog=9")
     again = sockact.load(_unit(short_dir, unit.to_text()))
-    assert again.settings_text() == unit.settings_text()
+    assert again.settings_text() == {**unit.settings_text(), "FileDescriptorName": "x"}
     for text in ("tcp:localhost:80", "tcp:0"):
         with pytest.raises(ValueError, match="a unit file cannot say"):
             sockact.definition(text).to_text()
+    web = sockact.definition("web=tcp:8080").to_text()
+    assert sockact.load(_unit(short_dir, web)).spec.listeners[0].name == "web"
+    for text, message in (
+        ("tcp:80?NonBlocking=yes", "does not belong"),
+        ("tcp:80?TCPCongestion=a%0AListenStream=1", "line end"),
+        ("tcp:80-81", "one fd name"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sockact.definition(text).to_text()
+
+
+def test_override_is_as_if_it_stood_last() -> None:
+    """Lists grow, empty values reset, and an empty name is no name."""
+    unit = sockact.definition("a=unix:/x?Symlinks=/l1&SocketUser=root")
+    assert unit.override(["Symlinks=/l2"]).settings_text()["Symlinks"] == "/l1 /l2"
+    assert (
+        unit.override(["Symlinks=/l2", "Symlinks=/l3"]).settings_text()["Symlinks"].count("/") == 3
+    )
+    assert unit.override(["Symlinks="]).settings_text()["Symlinks"] == ""
+    assert unit.override(["SocketUser="]).settings_text()["SocketUser"] == ""
+    assert unit.override(["FileDescriptorName="]).spec.listeners[0].name == "a"
+    with pytest.raises(ValueError, match="empty"):
+        unit.renamed([""])
 
 
 def test_listen_checks_all_texts_first(short_dir: Path) -> None:

@@ -25,6 +25,7 @@ UNKNOWN = "unknown"
 """The name of each descriptor where LISTEN_FDNAMES is absent."""
 
 _INT_MAX = 2**31 - 1
+_MANY = 1 << 24
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -53,7 +54,8 @@ def encode(names: Sequence[str], pid: int, pidfd_id: int | None) -> dict[str, st
     variables = {
         LISTEN_FDS: str(len(names)),
         LISTEN_PID: str(pid),
-        LISTEN_FDNAMES: ":".join(names),
+        # Readers take a backslash for an escape, and would fail on a lone one.
+        LISTEN_FDNAMES: ":".join(names).replace("\\", "\\\\"),
     }
     if pidfd_id is not None:
         variables[LISTEN_PIDFDID] = str(pidfd_id)
@@ -96,6 +98,9 @@ def decode(environ: Mapping[str, str], pid: int, pidfd_id: Callable[[], int | No
     if not 1 <= count <= _INT_MAX - FIRST_FD:
         raise EnvironError(LISTEN_FDS, f"{count} is out of range; it must be 1 or more")
     if names is None:
+        if count > _MANY:
+            # No process has that many open; to make so many names would take all memory.
+            raise EnvironError(LISTEN_FDS, f"{count} descriptors were promised, which cannot be")
         return Passed((UNKNOWN,) * count)
     if len(names) != count:
         raise EnvironError(LISTEN_FDNAMES, f"{len(names)} names for LISTEN_FDS={count} descriptors")

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import stat
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
 
@@ -17,7 +18,7 @@ import attrs
 
 from sockact.activation.environ import FIRST_FD, VARIABLES, encode
 from sockact.activation.receive import own_pidfd_id
-from sockact.errors import LaunchError
+from sockact.errors import LaunchError, WorkingDirectoryError
 from sockact.fd.place import close_on_exec_from, fill_stdio, place
 from sockact.sockets.socketset import SocketSet
 
@@ -32,13 +33,17 @@ class Identity:
         uid: User id.
         gid: Group id.
         groups: Supplementary groups.
-        environ: USER, LOGNAME, HOME and SHELL of that user; empty if only the group changes.
+        environ: USER, LOGNAME, HOME and SHELL of that user, empty if it has no entry; None if only
+            the group changes.
     """
 
     uid: int
     gid: int
     groups: tuple[int, ...]
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] | None
+
+
+_ACCOUNT = ("USER", "LOGNAME", "HOME", "SHELL")
 
 
 def identity(user: str | None, group: str | None) -> Identity | None:
@@ -56,7 +61,7 @@ def identity(user: str | None, group: str | None) -> Identity | None:
     if user is None:
         assert group is not None
         gid = group_id(group)
-        return Identity(os.geteuid(), gid, (gid,), {})
+        return Identity(os.geteuid(), gid, (gid,), None)
     uid, gid = user_ids(user)
     if group is not None:
         gid = group_id(group)
@@ -125,6 +130,8 @@ def _as(who: Identity | None) -> Iterator[None]:
         if root or who.gid != gids[1]:
             os.setresgid(who.gid, who.gid, who.gid)
         if root or who.uid != uids[1]:
+            if root and who.uid:
+                _drop_ambient_capabilities()
             os.setresuid(who.uid, who.uid, uids[2])
     except PermissionError as error:
         raise LaunchError(
@@ -140,12 +147,24 @@ def _as(who: Identity | None) -> Iterator[None]:
             os.setgroups(groups)
 
 
-def _environ(
-    base: Mapping[str, str], sockets: SocketSet, who: Identity | None, *, inetd: bool
-) -> dict[str, str]:
+def _drop_ambient_capabilities() -> None:
+    """Clear what the kernel would clear if the saved user id changed, too (capabilities(7))."""
+    try:
+        with open("/proc/self/status", encoding="ascii") as file:
+            none = any(line.split() == ["CapAmb:", "0" * 16] for line in file)
+    except OSError:
+        none = False
+    if none:
+        return
+    import ctypes  # noqa: PLC0415 - slow to import
+
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl:
+        prctl(47, 4, 0, 0, 0)  # PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL
+
+
+def _environ(base: Mapping[str, str], sockets: SocketSet, *, inetd: bool) -> dict[str, str]:
     environ = {key: value for key, value in base.items() if key not in VARIABLES}
-    if who:
-        environ |= who.environ
     if not inetd:
         environ |= encode(sockets.names, os.getpid(), own_pidfd_id())
     ports: dict[str, list[str]] = {}
@@ -154,16 +173,16 @@ def _environ(
         if getattr(address, "port", None) == 0 or getattr(address, "service", None) == "0":
             name = "".join(c if c.isalnum() else "_" for c in entry.name).upper()
             ports.setdefault(f"SOCKACT_PORT_{name}", []).append(str(entry.describe().port))
-    return environ | {name: " ".join(numbers) for name, numbers in ports.items()}
+    return environ | {name: " ".join(dict.fromkeys(numbers)) for name, numbers in ports.items()}
 
 
-def _default_signals() -> None:
+def _default_signals(undo: contextlib.ExitStack) -> None:
     """Give SIGPIPE and SIGXFSZ, which Python ignores, their default action back."""
     import signal  # noqa: PLC0415
 
     for name in ("SIGPIPE", "SIGXFSZ"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_DFL)
+        if number := getattr(signal, name, 0):
+            undo.callback(signal.signal, number, signal.signal(number, signal.SIG_DFL))
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -202,6 +221,7 @@ def prepare(
     *,
     environ: Mapping[str, str],
     directory: str | None = None,
+    setenv: Mapping[str, str] | None = None,
     user: str | None = None,
     group: str | None = None,
     inetd: bool = False,
@@ -215,12 +235,15 @@ def prepare(
         command: The program and its arguments; ``{fd:NAME}`` and the like are replaced later.
         environ: The program's environment, without LISTEN_*.
         directory: Change to it.
-        user: Run as this user; needs root.
+        setenv: Variables that are set even where `user` would set them otherwise.
+        user: Run as this user, with USER, LOGNAME, HOME and SHELL of its entry, or without them if
+            it has none; needs root.
         group: Run as this group; the user's own by default.
         inetd: Pass the one socket as standard input and output, without LISTEN_*.
 
     Raises:
-        LaunchError: There is no such program, or directory.
+        LaunchError: There is no such program.
+        WorkingDirectoryError: There is no such directory.
         CredentialsError: There is no such user or group.
     """
     fill_stdio()
@@ -228,7 +251,10 @@ def prepare(
     if directory is not None and not os.path.isdir(directory):
         missing = not os.path.lexists(directory)
         number = errno.ENOENT if missing else errno.ENOTDIR
-        raise LaunchError(f"in {directory}", number, os.strerror(number))
+        raise WorkingDirectoryError(directory, number, os.strerror(number))
+    if who and who.environ is not None:
+        environ = {k: v for k, v in environ.items() if k not in _ACCOUNT} | dict(who.environ)
+    environ = {**environ, **(setenv or {})}
     path = find_program(command[0], environ.get("PATH", _DEFAULT_PATH), directory)
     return Prepared(path, tuple(command), environ, directory, who, inetd)
 
@@ -245,11 +271,17 @@ def execute(prepared: Prepared, sockets: SocketSet) -> NoReturn:
             removed; a descriptor that others hold too goes on living there.
         SubstitutionError: A field of the command fits no socket.
     """
+    undo = contextlib.ExitStack()
     try:
+        if threading.current_thread() is not threading.main_thread():
+            reason = "only the main thread can give the program its signals"
+            raise LaunchError(prepared.argv[0], errno.EPERM, reason)
         argv = prepared.arguments(sockets)
-        environ = _environ(prepared.environ, sockets, prepared.who, inetd=prepared.inetd)
-        _default_signals()
+        environ = _environ(prepared.environ, sockets, inetd=prepared.inetd)
+        _default_signals(undo)
         if prepared.inetd:
+            for number in (0, 1):
+                undo.callback(_put_back, os.dup(number), number)
             place(sockets.filenos() * 2, 0)
             close_on_exec_from(FIRST_FD)
         else:
@@ -259,21 +291,24 @@ def execute(prepared: Prepared, sockets: SocketSet) -> NoReturn:
         # whatever needs them stands above.
         with _as(prepared.who):
             if prepared.directory is not None:
-                os.chdir(prepared.directory)
+                _enter(prepared.directory)
             try:
                 _exec(prepared.path, argv, environ)
             except OSError as error:
-                raise _explain(prepared.argv[0], error, environ) from None
-    except OSError as error:
+                raise _explain(prepared, error, environ) from None
+    except BaseException as error:
+        undo.close()
         sockets.discard()
-        if isinstance(error, LaunchError):
+        if not isinstance(error, OSError) or isinstance(error, LaunchError):
             raise
         raise LaunchError(
             prepared.argv[0], error.errno or 0, error.strerror or str(error)
         ) from None
-    except BaseException:
-        sockets.discard()
-        raise
+
+
+def _put_back(saved: int, number: int) -> None:
+    os.dup2(saved, number)
+    os.close(saved)
 
 
 def _exec(path: str, argv: list[str], environ: Mapping[str, str]) -> NoReturn:
@@ -286,8 +321,19 @@ def _exec(path: str, argv: list[str], environ: Mapping[str, str]) -> NoReturn:
     os.execve("/bin/sh", ["/bin/sh", path, *argv[1:]], environ)
 
 
-def _explain(program: str, error: OSError, environ: Mapping[str, str]) -> LaunchError:
-    reason = error.strerror or str(error)
+def _enter(directory: str) -> None:
+    try:
+        os.chdir(directory)
+    except OSError as error:
+        number = error.errno or errno.EACCES
+        raise WorkingDirectoryError(directory, number, os.strerror(number)) from None
+
+
+def _explain(prepared: Prepared, error: OSError, environ: Mapping[str, str]) -> LaunchError:
+    program, reason = prepared.argv[0], error.strerror or str(error)
+    if error.errno == errno.ENOENT and os.path.exists(prepared.path):
+        reason = "the interpreter or loader that it asks for is missing"
+        return LaunchError(program, errno.ENOEXEC, reason)
     if error.errno == errno.E2BIG:
         size = len(environ.get("LISTEN_FDNAMES", ""))
         reason += f"; LISTEN_FDNAMES alone has {size} bytes, shorter names may help"

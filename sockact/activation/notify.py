@@ -33,7 +33,8 @@ def ready(status_text: str = "") -> bool:
     Raises:
         NotifyError: There is one, but it could not be told.
     """
-    return notify("READY=1" + (f"\nSTATUS={status_text}" if status_text else ""))
+    line = status_text.replace("\n", " ")
+    return notify("READY=1" + (f"\nSTATUS={line}" if line else ""))
 
 
 def reloading() -> bool:

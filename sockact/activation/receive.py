@@ -1,16 +1,16 @@
 """Adopting what this process was activated with, once for the whole process."""
 
-import fcntl
 import os
 import threading
 from collections.abc import MutableMapping
 
-from sockact.activation.environ import FIRST_FD, VARIABLES, decode
+from sockact.activation.environ import FIRST_FD, LISTEN_PID, VARIABLES, decode
 from sockact.errors import EnvironError
 from sockact.sockets.socketset import NamedSocket, SocketSet
 
 _lock = threading.Lock()
 _received: SocketSet | None = None
+_failure: EnvironError | None = None
 
 
 def own_pidfd_id(pid: int | None = None) -> int | None:
@@ -64,14 +64,16 @@ def receive(environ: MutableMapping[str, str], pid: int, *, unset: bool) -> Sock
         if unset:
             for variable in VARIABLES:
                 environ.pop(variable, None)
-    for fd in range(FIRST_FD, FIRST_FD + len(passed.names)):
+    numbers = range(FIRST_FD, FIRST_FD + len(passed.names))
+    for fd in numbers:
         try:
-            flags = fcntl.fcntl(fd, fcntl.F_GETFD)
-            fcntl.fcntl(fd, fcntl.F_SETFD, flags | fcntl.FD_CLOEXEC)
+            os.get_inheritable(fd)
         except OSError as error:
             raise EnvironError(
-                "LISTEN_FDS", f"descriptor {fd} was promised but: {error.strerror}"
+                "LISTEN_FDS", f"descriptor {fd} was promised but: {error.strerror}", fd
             ) from None
+    for fd in numbers:
+        os.set_inheritable(fd, False)
     return SocketSet(
         [NamedSocket(name, FIRST_FD + i) for i, name in enumerate(passed.names)],
         passed.reason,
@@ -97,12 +99,19 @@ def listen_fds(*, pid: int | None = None, unset_environment: bool = True) -> Soc
 
     Source: sd_listen_fds(3).
     """
-    global _received  # noqa: PLW0603 - descriptors 3 and up are the process's, too
+    global _received, _failure  # noqa: PLW0603 - descriptors 3 and up are the process's, too
     with _lock:
+        if _failure is not None and LISTEN_PID not in os.environ:
+            # The variables are gone, but this must not pass for having been started by hand.
+            raise _failure
         if _received is None or (not len(_received) and pid is not None):
-            found = receive(
-                os.environ, os.getpid() if pid is None else pid, unset=unset_environment
-            )
+            try:
+                found = receive(
+                    os.environ, os.getpid() if pid is None else pid, unset=unset_environment
+                )
+            except EnvironError as error:
+                _failure = error
+                raise
             if not len(found):
                 # Remembered only if there was something: a later call may ask for another pid.
                 return found

@@ -45,11 +45,11 @@ def substitute(command: Sequence[str], given: Sequence[Given]) -> list[str]:
             return match[0][1:]
         found = [item for item in given if name is None or item.name == name]
         if index is not None:
-            found = found[int(index) : int(index) + 1]
+            found = found[int(index[:9]) : int(index[:9]) + 1]
         if not found:
             known = ", ".join(dict.fromkeys(item.name for item in given)) or "none"
             raise SubstitutionError(f"{match[0]}: no such socket; there are: {known}")
-        if len(found) > 1:
+        if len(found) > 1 and (what != "port" or len({item.port for item in found}) > 1):
             example = f"{{{what}:{found[0].name}:0}}" if name is not None else f"{{{what}:NAME}}"
             raise SubstitutionError(f"{match[0]}: {len(found)} sockets match; write {example}")
         item = found[0]

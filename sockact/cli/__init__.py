@@ -48,7 +48,8 @@ def main() -> NoReturn:
     """Run the command line and exit, whatever happens, without a traceback."""
     try:
         status = group.main(prog_name="sockact", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
         sys.exit(status if isinstance(status, int) else exits.OK)
     except SockactError as error:
         output.fail(str(error))
@@ -64,9 +65,11 @@ def main() -> NoReturn:
         sys.exit(exits.USAGE)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(exits.INTERRUPTED)
-    except BrokenPipeError:
-        # Whoever read our output is gone; nothing more can be said to them.
+    except OSError as error:
+        # Whoever read our output is gone, or the disk is full: no more output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if not isinstance(error, BrokenPipeError):
+            output.fail(str(error))
         sys.exit(exits.FAILURE)
     except Exception as error:
         if os.environ.get("SOCKACT_DEBUG"):

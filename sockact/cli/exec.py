@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import click
 
 import sockact
+from sockact.activation.environ import VARIABLES
 from sockact.cli import output
 from sockact.cli.arguments import ActivationCommand
 from sockact.errors import DirectiveError, UnitError
@@ -106,28 +107,30 @@ def command(**options: object) -> None:
     choices = _Choices(**options)  # type: ignore[arg-type]
     choices.check()
     units = choices.load()
-    if choices.print_only:
-        _show(units, as_json=choices.as_json)
-        return
     for unit in units:
         for diagnostic in unit.without_supervisor():
             output.warn(str(diagnostic))
+    if choices.print_only:
+        _show(units, as_json=choices.as_json)
+        return
     prepared = sockact.prepare(
         choices.command,
         environ=choices.environ(os.environ),
+        setenv=choices.variables(),
         directory=choices.chdir,
         user=choices.user,
         group=choices.group,
         inetd=choices.inetd,
     )
+    if choices.inetd:
+        _check_one(units)
     sockets = _open(units, replace=choices.replace)
     try:
-        if choices.inetd and len(sockets) != 1:
-            raise click.UsageError(f"--inetd passes exactly one socket, not {len(sockets)}")
         prepared.arguments(sockets)  # a field that fits nothing is said before any waiting
         _report(sockets, everything=choices.verbose)
         if choices.lazy:
             sockact.notify.ready()
+            _end_by_signal()
             sockact.wait_for_traffic(sockets)
     except BaseException:
         sockets.discard()
@@ -201,6 +204,8 @@ class _Choices:
         for assignment in self.setenv:
             if not assignment.partition("=")[0] or "\0" in assignment:
                 raise click.UsageError(f"--setenv {assignment!r} is not NAME or NAME=VALUE")
+            if assignment.partition("=")[0] in VARIABLES:
+                raise click.UsageError(f"--setenv {assignment}: sockact itself sets that variable")
 
     def load(self) -> list[sockact.SocketUnit]:
         """Read every definition: units first, then --listen, each in the order given."""
@@ -218,9 +223,13 @@ class _Choices:
                     place.line,
                     place.column,
                 )
-        units += self._named([sockact.definition(text, bare=self.bare) for text in self.listens])
+        units += self._named(
+            [sockact.definition(text, bare=self.bare, warn=output.warn) for text in self.listens]
+        )
         if not self.properties:
             return units
+        if not units:
+            raise click.UsageError("--property changes definitions, and there is none")
         try:
             return [unit.override(self.properties) for unit in units]
         except UnitError:
@@ -248,16 +257,17 @@ class _Choices:
 
     def environ(self, base: Mapping[str, str]) -> dict[str, str]:
         """Return the program's environment, but for what sockact adds."""
-        environ = {k: v for k, v in base.items() if not self.clean_env or k in _KEPT}
-        for assignment in self.setenv:
-            name, equals, value = assignment.partition("=")
-            if equals:
-                environ[name] = value
-            elif name in base:
-                environ[name] = base[name]
-            else:
-                environ.pop(name, None)
-        return environ
+        passed_on = {name for name in self.setenv if "=" not in name}
+        return {k: v for k, v in base.items() if not self.clean_env or k in _KEPT or k in passed_on}
+
+    def variables(self) -> dict[str, str]:
+        """Return what --setenv sets."""
+        pairs = (assignment.partition("=") for assignment in self.setenv)
+        return {
+            name: value if equals else os.environ[name]
+            for name, equals, value in pairs
+            if equals or name in os.environ
+        }
 
 
 def _open(units: list[sockact.SocketUnit], *, replace: bool) -> sockact.SocketSet:
@@ -268,6 +278,25 @@ def _open(units: list[sockact.SocketUnit], *, replace: bool) -> sockact.SocketSe
     opened = sockact.open_specs([unit.spec for unit in units], replace=replace, warn=output.warn)
     inherited.extend(opened)
     return inherited
+
+
+def _end_by_signal() -> None:
+    """Let what ends this process by default end it with its nodes removed."""
+    import signal  # noqa: PLC0415 - only for --lazy
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, end)
+
+
+def _check_one(units: list[sockact.SocketUnit]) -> None:
+    count = len(sockact.listen_fds(unset_environment=False))
+    count += sum(len(unit.resolved().spec.listeners) for unit in units)
+    if count != 1:
+        raise click.UsageError(f"--inetd passes exactly one socket, not {count}")
 
 
 def _report(sockets: sockact.SocketSet, *, everything: bool) -> None:

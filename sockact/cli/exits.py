@@ -34,6 +34,8 @@ def status_of(error: errors.SockactError) -> int:
             return NO_INPUT
         case errors.UnitError():
             return CONFIG
+        case errors.WorkingDirectoryError():
+            return FAILURE
         case errors.LaunchError(errno=2):
             return NOT_FOUND
         case errors.LaunchError(errno=1):

@@ -3,6 +3,13 @@
 from sockact.errors import CredentialsError
 
 
+def _number(text: str) -> int | None:
+    """Return the id that `text` is, or None if it is a name; -1 is no id."""
+    if not text.isdecimal() or len(text) > 10 or int(text) >= 2**32 - 1:
+        return None
+    return int(text)
+
+
 def user_ids(user: str) -> tuple[int, int]:
     """Return uid and primary gid of a user, by name or number; a number needs no entry.
 
@@ -11,11 +18,12 @@ def user_ids(user: str) -> tuple[int, int]:
     """
     import pwd  # noqa: PLC0415 - both modules cost start-up time and are rarely needed
 
+    number = _number(user)
     try:
-        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+        entry = pwd.getpwnam(user) if number is None else pwd.getpwuid(number)
     except (KeyError, OverflowError, ValueError):
-        if user.isdecimal() and int(user) < 2**32 - 1:
-            return int(user), int(user)
+        if number is not None:
+            return number, number
         raise CredentialsError(f"there is no user {user!r}") from None
     return entry.pw_uid, entry.pw_gid
 
@@ -28,8 +36,9 @@ def group_id(group: str) -> int:
     """
     import grp  # noqa: PLC0415
 
-    if group.isdecimal() and int(group) < 2**32 - 1:
-        return int(group)
+    number = _number(group)
+    if number is not None:
+        return number
     try:
         return grp.getgrnam(group).gr_gid
     except (KeyError, ValueError):

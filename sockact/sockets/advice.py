@@ -40,7 +40,8 @@ def _inet_advice(address: InetAddress, kind: Kind, step: str, number: int) -> st
     match number:
         case errno.EADDRINUSE:
             protocol = "udp" if kind is Kind.DATAGRAM else "tcp"
-            held = _held(inet_holders(protocol, address.port), f"port {address.port}")
+            host = "" if address.version == 0 else address.host
+            held = _held(inet_holders(protocol, host, address.port), f"port {address.port}")
             return f"{held}; stop that, or choose another port"
         case errno.EADDRNOTAVAIL:
             return f"no interface here has {address.host}; see 'ip address', or set FreeBind=yes"
@@ -66,7 +67,7 @@ def _path_advice(path: str, step: str, number: int) -> str:
         except OSError:
             return ""
         return _held(unix_holders(path), path) + "; stop that, or take the path over with --replace"
-    if number == errno.ENOENT:
+    if number == errno.ENOENT and not os.path.isdir(directory):
         return f"the directory {directory} is missing and could not be made"
     if number == errno.ETIMEDOUT:
         return "it replaces a stale node there; try again, or remove the node yourself"
@@ -81,6 +82,8 @@ def _path_advice(path: str, step: str, number: int) -> str:
 
 def _file_advice(path: str, kind: Kind, number: int) -> str:
     match number:
+        case errno.EACCES | errno.ENOENT if kind is Kind.MQUEUE and "/" in (path[1:] or "/"):
+            return "the name of a queue is a slash, and then something without slashes"
         case errno.EEXIST:
             return f"remove {path}, or choose another path" if kind is not Kind.MQUEUE else ""
         case errno.ENOENT if kind is Kind.SPECIAL:

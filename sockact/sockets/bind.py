@@ -14,6 +14,7 @@ import contextlib
 import errno
 import os
 import socket as _socket
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 
@@ -52,12 +53,17 @@ _AF_NETLINK = 16
 _AF_VSOCK = 40
 _SAME_PORT_TRIES = 32
 _OTHER_FILES = 64
+_INT_MAX = 2**31 - 1
 _FILE_OPENERS = {Kind.FIFO: open_fifo, Kind.SPECIAL: open_special, Kind.MQUEUE: open_queue}
 
 
 def warn_by_default(message: str) -> None:
     """Issue a `SockactWarning` that points at the caller of the library."""
-    warnings.warn(message, SockactWarning, 4)
+    package = __name__.partition(".")[0]
+    frame, level = sys._getframe(1), 2  # noqa: SLF001 - as the warnings module itself does
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, SockactWarning, level)
 
 
 def open_specs(
@@ -79,13 +85,17 @@ def open_specs(
             and removed again.
     """
     opened = SocketSet()
+    tasks = []
     try:
         for spec in specs:
-            opener = _Opener(Task(resolve_spec(spec), warn), replace=replace)
+            tasks.append(Task(resolve_spec(spec), warn))
+            opener = _Opener(tasks[-1], replace=replace)
             try:
                 opener.open()
             finally:
                 opened.extend(opener.set)
+        for task in tasks:
+            task.made.settle()
     except _OpenError as failed:
         if failed.error.errno in (errno.EMFILE, errno.ENFILE):
             opened.discard()  # to explain it takes descriptors
@@ -103,6 +113,13 @@ def has_ipv6() -> bool:
     if os.path.isdir("/proc/net"):
         return os.path.exists("/proc/net/if_inet6")
     return _socket.has_ipv6
+
+
+def _set_option(sock: _socket.SocketType, option: SockOption) -> None:
+    value = option[2]
+    if isinstance(value, int) and value > _INT_MAX:
+        raise OSError(errno.ERANGE, f"{value} is more than the kernel takes")
+    sock.setsockopt(*option)
 
 
 class _OpenError(Exception):
@@ -226,7 +243,7 @@ class _Opener:
             for name, option, fatal in plan.before:
                 task.step = name
                 try:
-                    sock.setsockopt(*option)
+                    _set_option(sock, option)
                 except OSError as error:
                     if fatal:
                         raise
@@ -245,7 +262,7 @@ class _Opener:
                 if option[:2] in FORCED_BUFFERS:
                     self._set_buffer(sock, name, option)
                 else:
-                    sock.setsockopt(*option)
+                    _set_option(sock, option)
             except OSError as error:
                 self.task.warn(self.task.unset(name, error))
 
@@ -253,6 +270,8 @@ class _Opener:
         """Set a buffer size as systemd does: politely, then by force (the kernel doubles it)."""
         level, number, size = option
         assert isinstance(size, int)
+        if size > _INT_MAX:
+            raise OSError(errno.ERANGE, f"{size} is more than the kernel takes")
         if sock.getsockopt(level, number) == 2 * size:
             return
         sock.setsockopt(level, number, size)
@@ -304,7 +323,7 @@ class _Opener:
             name = b"\0" + os.fsencode(address.path[1:])
             return self._open_plain(kind, _socket.AF_UNIX, name)  # type: ignore[arg-type]
         path = address.path
-        mode = self.task.spec.get(d.SOCKET_MODE) & 0o777
+        mode = self.task.spec.get(d.SOCKET_MODE)
         plan = self._plan(kind, _socket.AF_UNIX)
         sock = self._new_socket(plan, _socket.AF_UNIX, plan.protocol)
         try:
@@ -315,8 +334,8 @@ class _Opener:
             self.task.step = "chmod"
             set_mode(path, mode)
             self._start(sock, plan)
-            self.task.step = "utime"
-            os.utime(path)  # wakes those who watch the node by inotify, as systemd does
+            with contextlib.suppress(OSError):
+                os.utime(path)  # wakes those who watch the node by inotify, as systemd does
         except BaseException:
             sock.close()
             raise
@@ -337,6 +356,10 @@ class _Opener:
             if not self._replace and is_live(path):
                 task.step = "bind"
                 raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+            if self._replace:
+                task.step = "link"
+                with contextlib.suppress(FileNotFoundError):
+                    task.made.set_aside(path)
             task.step = "unlink"
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)

@@ -1,6 +1,8 @@
 """Which process holds an address, as far as /proc tells (proc(5))."""
 
 import os
+import socket as _socket
+import sys
 from collections.abc import Iterator
 
 import attrs
@@ -17,15 +19,36 @@ class Holder:
         return f"{self.program} (pid {self.pid})"
 
 
-def inet_holders(protocol: str, port: int) -> list[Holder]:
-    """Return the processes that have a ``tcp`` or ``udp`` socket bound to `port`."""
+def inet_holders(protocol: str, host: str, port: int) -> list[Holder]:
+    """Return the processes that have a ``tcp`` or ``udp`` socket bound to `port`.
+
+    Args:
+        protocol: ``tcp`` or ``udp``.
+        host: Only those in the way of this numeric address; empty for any.
+        port: The port.
+    """
+    addresses = {_proc_address(one) for one in (host, "0.0.0.0", "::", f"::ffff:{host}") if host}
     inodes = set()
     for table in (protocol, f"{protocol}6"):
         for fields in _table(f"/proc/net/{table}"):
-            # local address, remote address, state: 0A is LISTEN, 07 an unconnected UDP socket
-            if len(fields) > 9 and fields[1].endswith(f":{port:04X}") and fields[3] in ("0A", "07"):
+            # local address, remote address, state; those of TCP that are connected do not matter
+            local, _, number = fields[1].partition(":") if len(fields) > 9 else ("", "", "")
+            in_the_way = not addresses or local in addresses or host in ("0.0.0.0", "::")
+            if number == f"{port:04X}" and in_the_way and (protocol == "udp" or fields[3] == "0A"):
                 inodes.add(fields[9])
     return holders_of(inodes)
+
+
+def _proc_address(host: str) -> str:
+    """Write a numeric address as /proc/net/tcp does: words of this machine's byte order."""
+    for family in (_socket.AF_INET, _socket.AF_INET6):
+        try:
+            packed = _socket.inet_pton(family, host)
+        except OSError:
+            continue
+        words = (packed[i : i + 4] for i in range(0, len(packed), 4))
+        return "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
+    return ""
 
 
 def unix_holders(path: str) -> list[Holder]:

@@ -24,6 +24,8 @@ class Made:
         self._nodes: list[tuple[str, int, int]] = []
         self._directories: list[str] = []
         self._queues: list[str] = []
+        self._aside: list[tuple[str, str]] = []
+        self._pid = os.getpid()
 
     def node(self, path: str) -> None:
         """Remember a node just made."""
@@ -47,6 +49,8 @@ class Made:
         for directory in reversed(missing):
             try:
                 os.mkdir(directory, mode & 0o7777)
+            except FileExistsError:
+                continue  # somebody else needed it at the same time
             except OSError:
                 return
             self._directories.append(directory)
@@ -55,7 +59,12 @@ class Made:
                 os.chmod(directory, mode & 0o7777)
 
     def remove(self, *, directories: bool) -> None:
-        """Remove the nodes that are still ours, and directories made for them if empty."""
+        """Remove the nodes that are still ours, and directories made for them if empty.
+
+        In a child that was forked later this does nothing: the nodes are the parent's.
+        """
+        if os.getpid() != self._pid:
+            return
         for path, device, inode in reversed(self._nodes):
             _unlink_if(path, device, inode)
         for name in self._queues:
@@ -65,12 +74,33 @@ class Made:
                 unlink_queue(name)
             except OSError:
                 continue
-        for directory in reversed(self._directories) if directories else ():
+        self._nodes, self._queues = [], []
+        if not directories:
+            return
+        for kept, path in self._aside:
+            os.replace(kept, path)
+        for directory in reversed(self._directories):
             try:
                 os.rmdir(directory)
             except OSError:
                 break
-        self._nodes, self._directories, self._queues = [], [], []
+        self._aside, self._directories = [], []
+
+    def set_aside(self, path: str) -> None:
+        """Keep the node at `path` under another name, until `settle` or `remove`.
+
+        Raises:
+            OSError: link(2) failed.
+        """
+        kept = f"{path}.{os.getpid()}~"
+        os.link(path, kept, follow_symlinks=False)
+        self._aside.append((kept, path))
+
+    def settle(self) -> None:
+        """Let go of the nodes that were set aside: what took their place stays."""
+        for kept, _ in self._aside:
+            os.unlink(kept)
+        self._aside = []
 
 
 def _unlink_if(path: str, device: int, inode: int) -> None:
@@ -136,7 +166,8 @@ def is_live(path: str) -> bool:
         error = probe.connect_ex(os.fsencode(path))
     if error in (errno.ECONNREFUSED, errno.ENOENT):
         return False
-    if error in (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP):
+    # EPERM: a datagram socket that is connected to somebody else, and so is alive.
+    if error in (errno.EACCES, errno.ENOTDIR, errno.ELOOP):
         raise OSError(error, os.strerror(error))
     return True
 

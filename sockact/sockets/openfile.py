@@ -22,7 +22,7 @@ def open_fifo(task: Task, path: str) -> int:
     Raises:
         OSError: `task.step` failed, or something else is in the way.
     """
-    mode = task.spec.get(d.SOCKET_MODE) & 0o777
+    mode = task.spec.get(d.SOCKET_MODE)
     task.made.parents(path, task.spec.get(d.DIRECTORY_MODE))
     task.step = "mkfifo"
     try:
@@ -41,7 +41,7 @@ def open_fifo(task: Task, path: str) -> int:
             raise OSError(errno.EEXIST, "something else than a FIFO is there")
         if made:
             os.fchmod(fd.fileno(), mode)
-        elif info.st_mode & 0o777 != mode or not task.is_ours(info):
+        elif stat.S_IMODE(info.st_mode) != mode or not task.is_ours(info):
             raise OSError(errno.EEXIST, "the FIFO there has another mode or owner")
         _set_pipe_size(task, fd.fileno())
         os.set_blocking(fd.fileno(), task.blocking)
@@ -85,9 +85,11 @@ def open_queue(task: Task, name: str) -> int:
     from sockact.fd.mqueue import open_queue as mq_open  # noqa: PLC0415 - it loads ctypes
 
     spec = task.spec
-    mode = spec.get(d.SOCKET_MODE) & 0o777
+    mode = spec.get(d.SOCKET_MODE)
     limits = spec.get(d.MQUEUE_MAX_MESSAGES), spec.get(d.MQUEUE_MESSAGE_SIZE)
     task.step = "mq_open"
+    if mode > 0o777:
+        raise OSError(errno.EINVAL, f"a message queue cannot have the mode {mode:04o}")
     number, made = mq_open(name, mode, *limits)
     fd = OwnedFd(number)
     try:

@@ -46,7 +46,11 @@ def _look_up(listener: ListenerSpec, address: HostAddress) -> list[InetAddress]:
             f"{address}: {error.strerror}",
             "check the name, or write the numeric address",
         ) from None
-    except (OSError, UnicodeError):
+    except UnicodeError:
+        raise BindError(
+            str(listener.origin), "getaddrinfo", 0, f"{address.host!r} is no host name"
+        ) from None
+    except OSError:
         raise BindError(
             str(listener.origin),
             "getservbyname",

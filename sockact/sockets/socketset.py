@@ -5,6 +5,7 @@ Every stage of sockact takes and gives one of these, wherever the descriptors ca
 
 import os
 import socket as _socket
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self
@@ -14,6 +15,17 @@ from sockact.fd.own import OwnedFd
 from sockact.fd.place import place
 from sockact.fd.probe import Description, borrowed, describe
 from sockact.spec import ListenerSpec
+
+_lock = threading.Lock()
+
+
+def _new_lock() -> None:
+    """Replace a lock that another thread may have held at the moment of the fork."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_new_lock)
 
 
 class NamedSocket(OwnedFd):
@@ -62,8 +74,10 @@ class NamedSocket(OwnedFd):
             OSError: It is no socket (ENOTSOCK): a FIFO, a file, a message queue.
         """
         if self._socket is None:
-            self._socket = borrowed(self.fileno())
-            self._fd = -1
+            with _lock:
+                if self._socket is None:
+                    number = self.fileno()
+                    self._socket, self._fd = borrowed(number), -1
         return self._socket
 
     def describe(self) -> Description:

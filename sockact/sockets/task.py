@@ -34,7 +34,7 @@ class Task:
     def unset(self, name: str, error: OSError) -> str:
         """Return the warning for a directive whose option could not be set."""
         setting = self.spec.settings.get(name)
-        place = f"{setting.origin}: " if setting and setting.origin.line else ""
+        place = f"{setting.origin}: " if setting else ""
         row = d.TABLE.get(name)
         hint = ", which needs root" if error.errno in (errno.EPERM, errno.EACCES) else ""
         call = f" ({row.call})" if row else ""
@@ -52,11 +52,12 @@ class Task:
         from sockact.errors import CredentialsError  # noqa: PLC0415
         from sockact.fd.account import group_id, user_ids  # noqa: PLC0415 - loads pwd and grp
 
+        which = d.SOCKET_USER
         try:
             uid, gid = user_ids(user) if user else (-1, -1)
+            which = d.SOCKET_GROUP
             return uid, group_id(group) if group else gid
         except CredentialsError as error:
-            which = d.SOCKET_USER if user and user in str(error) else d.SOCKET_GROUP
             origin = self.spec.settings[which.name].origin
             raise BindError(str(origin), f"{which.name}=", 0, str(error)) from None
 

@@ -1,7 +1,22 @@
-"""What one row of the directive table means, in words for a person. Pure."""
+"""What the rows of the directive table mean, in words for a person. Pure."""
 
-from sockact.directives import FILE_DESCRIPTOR_NAME
-from sockact.spec import Directive, Moment, Value
+from sockact.directives import FILE_DESCRIPTOR_NAME, TABLE
+from sockact.spec import (
+    ACCEPTING,
+    Diagnostic,
+    Directive,
+    HostAddress,
+    InetAddress,
+    Kind,
+    ListenerSpec,
+    Moment,
+    NetlinkAddress,
+    PathAddress,
+    Reach,
+    SocketSpec,
+    UnixAddress,
+    Value,
+)
 from sockact.unitfile.values import LISTS, write
 
 _NUMBERS = frozenset({
@@ -9,6 +24,47 @@ _NUMBERS = frozenset({
 })  # fmt: skip
 _BY_HAND = frozenset({Moment.MANAGER, Moment.NEVER})
 _NOT_OPENED = _BY_HAND | {Moment.LISTENER}
+
+
+def reaches(reach: Reach, listener: ListenerSpec) -> bool:
+    """Whether a directive of that reach has an effect on `listener`."""
+    kind, address = listener.kind, listener.address
+    inet = isinstance(address, InetAddress | HostAddress)
+    version = address.version if isinstance(address, InetAddress | HostAddress) else -1
+    unix = isinstance(address, UnixAddress)
+    path = (unix and not str(address).startswith("@")) or kind is Kind.FIFO
+    netlink = isinstance(address, NetlinkAddress)
+    return {
+        Reach.ALL: True,
+        Reach.SOCKETS: not isinstance(address, PathAddress),
+        Reach.INET: inet,
+        Reach.INET4: inet and version in (0, 4),
+        Reach.INET6: inet and version in (0, 6),
+        Reach.TCP: inet and kind is Kind.STREAM,
+        Reach.TCP_SCTP: inet and kind in ACCEPTING,
+        Reach.DATAGRAM: kind is Kind.DATAGRAM,
+        Reach.ACCEPTING: kind in ACCEPTING,
+        Reach.UNIX: unix,
+        Reach.UNIX_NETLINK: unix or netlink,
+        Reach.INET_NETLINK: inet or netlink,
+        Reach.PATHS: path,
+        Reach.NODES: path or kind is Kind.MQUEUE,
+        Reach.FIFO: kind is Kind.FIFO,
+        Reach.SPECIAL: kind is Kind.SPECIAL,
+        Reach.MQUEUE: kind is Kind.MQUEUE,
+    }[reach]
+
+
+def idle_settings(spec: SocketSpec) -> list[Diagnostic]:
+    """Return the directives of `spec` that have no effect on any of its listeners."""
+    found = []
+    for name, setting in spec.settings.items():
+        row = TABLE[name]
+        if setting.value == row.default or any(reaches(row.applies, li) for li in spec.listeners):
+            continue
+        message = f"{name}= has no effect: it is for {row.applies.value}, and there is none here"
+        found.append(Diagnostic(setting.origin, message))
+    return found
 
 
 def default_text(row: Directive[object]) -> str:
@@ -46,7 +102,7 @@ def facts(row: Directive[object]) -> dict[str, str]:
         "default": "" if row.moment is Moment.LISTENER else default_text(row),
         "acts": "" if row.moment is Moment.LISTENER else row.moment.value,
         "call": row.call,
-        "applies to": "" if row.moment in _NOT_OPENED else row.applies,
+        "applies to": "" if row.moment in _NOT_OPENED else row.applies.value,
         "if it fails": _failure_text(row),
         "under exec": f"no effect: {row.without_manager}" if row.without_manager else "",
         "empty value": _empty_text(row),

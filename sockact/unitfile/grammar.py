@@ -126,17 +126,17 @@ class _Reader:
             text = raw.decode("utf-8")
         except UnicodeDecodeError as error:
             place = line.origin(self.source, start + error.start)
-            message = f"byte 0x{raw[error.start]:02x} is not UTF-8; systemd refuses the whole file"
+            message = f"byte 0x{raw[error.start]:02x} is not UTF-8"
             raise UnitSyntaxError(message, self.source, place.line, place.column) from None
         if not text.isascii() and (bad := _NONCHARACTER.search(text)):
             place = line.origin(self.source, start + len(text[: bad.start()].encode()))
-            message = f"U+{ord(bad[0]):04X} is no character; systemd refuses the whole file"
+            message = f"U+{ord(bad[0]):04X} is no character of Unicode"
             raise UnitSyntaxError(message, self.source, place.line, place.column)
         return text
 
     def _enter(self, text: str, origin: Origin) -> None:
         name = text[1:-1]
-        if not text.endswith("]") or not name or _UNSAFE_IN_SECTION.search(name):
+        if not text.endswith("]") or _UNSAFE_IN_SECTION.search(name):
             raise UnitSyntaxError(
                 f"invalid section header {text[:80]!r}; write it like [Socket]",
                 self.source,
@@ -160,24 +160,40 @@ def _physical_lines(data: bytes) -> Iterator[bytes]:
         yield data[position:]
 
 
-def parse(data: bytes, source: str) -> tuple[list[Assignment], list[Diagnostic]]:
+def parse(
+    data: bytes, source: str, *, drop_in: bool = False
+) -> tuple[list[Assignment], list[Diagnostic]]:
     """Split the text of a unit file into assignments.
 
     Args:
         data: The whole file.
         source: What to call it in messages; usually its path.
+        drop_in: Whether it is a drop-in: what makes a unit unusable ends a drop-in with a warning.
 
     Returns:
         The assignments of the sections [Unit], [Socket] and [Install] in order, and what was
         ignored on the way.
 
     Raises:
-        UnitSyntaxError: systemd would refuse the whole file: a broken section header, a line that
-            is not UTF-8, or one of 1 MiB or more.
+        UnitSyntaxError: systemd would refuse the unit: a broken section header, a line that is
+            not UTF-8, or one of 1 MiB or more.
 
     Source: systemd.syntax(7), and ``config_parse()`` in systemd's src/shared/conf-parser.c.
     """
     reader = _Reader(source)
+    try:
+        _read(reader, data)
+    except UnitSyntaxError as error:
+        if not drop_in:
+            raise
+        place = Origin(source, error.line, error.column)
+        message = f"{error.message}; the rest of this drop-in is ignored"
+        reader.diagnostics.append(Diagnostic(place, message))
+    return reader.assignments, reader.diagnostics
+
+
+def _read(reader: _Reader, data: bytes) -> None:
+    source = reader.source
     pending: _Line | None = None
     bom_seen = False
     for number, raw in enumerate(_physical_lines(data), 1):
@@ -200,4 +216,3 @@ def parse(data: bytes, source: str) -> tuple[list[Assignment], list[Diagnostic]]
         reader.take(line)
     if pending:
         reader.take(pending)
-    return reader.assignments, reader.diagnostics

@@ -8,6 +8,8 @@ for each listener. Pure: names are looked up when the listener is opened.
 import re
 from types import MappingProxyType
 
+import attrs
+
 from sockact import directives as d
 from sockact.errors import DirectiveError, ListenTextError
 from sockact.spec import (
@@ -233,7 +235,10 @@ def parse_listen(text: str, *, bare: Kind = Kind.STREAM) -> SocketSpec:
     )
     spec = SocketSpec(text, listeners, MappingProxyType(settings))
     if mark:
+        from sockact.unitfile.explain import idle_settings  # noqa: PLC0415 - rarely needed
+
         _verify(whole, spec, end)
+        spec = attrs.evolve(spec, diagnostics=tuple(idle_settings(spec)))
     return spec
 
 

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterable, Mapping
 
 from sockact.errors import UnitError, UnitNotFoundError
-from sockact.spec import Diagnostic, SocketSpec
+from sockact.spec import Diagnostic, Origin, SocketSpec
 from sockact.unitfile.grammar import Assignment, parse
 from sockact.unitfile.specifiers import unit_specifiers
 from sockact.unitfile.unit import Surroundings, interpret
@@ -86,12 +86,12 @@ def search_path(
     if override:
         own = tuple(part for part in override.split(":") if part)
         standard = own + standard if override.endswith(":") else own
-    return (*extra, *standard)
+    return tuple(map(os.path.abspath, (*extra, *standard)))
 
 
 def _is_unit_name(name: str) -> bool:
     return len(name) <= 255 and bool(
-        re.fullmatch(r"[A-Za-z0-9:_.\\-]+(?:@[A-Za-z0-9:_.\\-]*)?\.socket", name)
+        re.fullmatch(r"[A-Za-z0-9:_.\\-]+(?:@[A-Za-z0-9:_.\\@-]*)?\.socket", name)
     )
 
 
@@ -332,6 +332,8 @@ def _locate(unit: str, directories: tuple[str, ...]) -> tuple[str, str, tuple[st
         path = _find(name, (home,))
     else:
         path = _find(name, directories)
+    if not path and directories[0] == os.path.dirname(os.path.abspath(unit)) and "/" in unit:
+        raise UnitNotFoundError("no such socket unit", unit)
     if not path:
         shown = ", ".join(directories[:3]) + (", …" if len(directories) > 3 else "")
         raise UnitNotFoundError(f"no such socket unit; looked in {shown}", unit)
@@ -364,15 +366,28 @@ def load_spec(
         UnitError: It is refused; see `sockact.unitfile.grammar.parse` and
             `sockact.unitfile.unit.interpret`.
     """
-    directories = search_path(environ, user=user, extra=extra)
-    name, path, directories = _locate(unit, directories)
+    try:
+        directories = search_path(environ, user=user, extra=extra)
+        name, path, directories = _locate(unit, directories)
+    except FileNotFoundError as error:
+        if isinstance(error, UnitNotFoundError):
+            raise
+        raise UnitNotFoundError("the working directory does not exist any more", unit) from None
     if _is_masked(path):
         raise UnitNotFoundError("the unit is masked", path)
     assignments: list[Assignment] = []
     diagnostics: list[Diagnostic] = []
     names = dict.fromkeys([name, *_aliases(path, directories)])
     for file in (path, *_dropins(names, directories)):
-        found, problems = parse(_read(file), file)
+        drop_in = file != path
+        try:
+            data = _read(file)
+        except UnitNotFoundError as error:
+            if not drop_in:
+                raise
+            diagnostics.append(Diagnostic(Origin(file), f"{error.message}; ignored"))
+            continue
+        found, problems = parse(data, file, drop_in=drop_in)
         assignments += found
         diagnostics += problems
     surroundings = _surroundings(name, path, environ, user=user)

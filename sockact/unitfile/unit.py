@@ -63,8 +63,10 @@ class Surroundings:
 
 
 class _Builder:
-    def __init__(self, name: str, surroundings: Surroundings) -> None:
+    def __init__(self, name: str, path: str, surroundings: Surroundings) -> None:
         self.name = name
+        self.path = path
+        self.abandoned = ""
         self.surroundings = surroundings
         self.listeners: list[tuple[Kind, object, Origin]] = []
         self.settings: dict[str, Setting] = {}
@@ -74,6 +76,8 @@ class _Builder:
         self.diagnostics.append(Diagnostic(origin, message))
 
     def assign(self, item: Assignment) -> None:
+        if item.origin.source == self.abandoned:
+            return
         if item.section != "Socket":
             self._outside(item)
             return
@@ -139,10 +143,13 @@ class _Builder:
         except ValueError as error:
             message = f"{row.name}=: {error}"
             if row.value is Value.USER or isinstance(error, values.RefusedError):
-                place = item.value_origin
-                raise DirectiveError(message, place.source, place.line, place.column) from None
+                self._refuse(item, message)
+                return
             self.warn(item.value_origin, f"{message}; this line is ignored")
             return
+        if row.value is Value.USER and value == "nobody":
+            message = "nobody is whom programs without rights run as; any of them could use it"
+            self.warn(item.value_origin, f"{row.name}=: {message}")
         if value == "" and row.resets:
             self.settings.pop(row.name, None)
             return
@@ -152,6 +159,14 @@ class _Builder:
         if row.moment is Moment.NEVER:
             self.warn(item.origin, f"{row.name}= has no effect: {row.without_manager}")
 
+    def _refuse(self, item: Assignment, message: str) -> None:
+        """Refuse the unit, but of a drop-in only the rest."""
+        place = item.value_origin
+        if place.source == self.path or not self.path:
+            raise DirectiveError(message, place.source, place.line, place.column)
+        self.abandoned = place.source
+        self.warn(place, f"{message}; the rest of this drop-in is ignored")
+
     def _check_specifiers(self, command: str) -> None:
         """Check what is expanded later, word by word, by whoever runs the command."""
         try:
@@ -159,9 +174,8 @@ class _Builder:
         except ValueError as error:
             raise values.RefusedError(str(error)) from None
 
-    def build(self, path: str) -> SocketSpec:
-        given = self.settings.get(d.FILE_DESCRIPTOR_NAME.name)
-        name = str(given.value) if given and given.value else self.name
+    def build(self) -> SocketSpec:
+        name = spec_name(self.settings) or self.name
         spec = SocketSpec(
             self.name,
             tuple(
@@ -170,9 +184,14 @@ class _Builder:
             ),
             MappingProxyType(self.settings),
             tuple(self.diagnostics),
-            path,
+            self.path,
         )
         verify(spec)
+        for listener in spec.listeners:
+            if isinstance(listener.address, UnixAddress) and "/../" in f"{listener.address}/":
+                place = listener.origin
+                message = f"{listener.address}: a path with .. in it; write it without"
+                raise DirectiveError(message, place.source, place.line, place.column)
         return spec
 
 
@@ -240,11 +259,15 @@ def interpret(
     Raises:
         DirectiveError: systemd would refuse the unit.
     """
-    builder = _Builder(name, surroundings)
+    builder = _Builder(name, path, surroundings)
     builder.diagnostics.extend(diagnostics)
-    for item in assignments:
-        builder.assign(item)
-    return builder.build(path)
+    try:
+        for item in assignments:
+            builder.assign(item)
+        return builder.build()
+    except DirectiveError as error:
+        error.warnings = tuple(map(str, builder.diagnostics))
+        raise
 
 
 def read_setting(name: str, text: str, origin: Origin) -> tuple[Directive[object], Setting]:
@@ -260,6 +283,8 @@ def read_setting(name: str, text: str, origin: Origin) -> tuple[Directive[object
     if row.moment in (Moment.LISTENER, Moment.MANAGER, Moment.NEVER):
         why = row.without_manager or "a listener is written as SCHEME:ADDRESS"
         raise ValueError(f"{name}= has no effect here: {why}")
+    if not text and (row.resets or row.value in values.LISTS):
+        return row, Setting(row.default, origin)
     try:
         return row, Setting(values.READERS[row.value](text), origin)
     except ValueError as error:
@@ -274,22 +299,31 @@ def override(spec: SocketSpec, changes: Mapping[str, Setting]) -> SocketSpec:
     """
     settings = {**spec.settings, **changes}
     listeners = spec.listeners
-    if d.FILE_DESCRIPTOR_NAME.name in changes:
-        name = str(changes[d.FILE_DESCRIPTOR_NAME.name].value) or spec.name
+    if name := spec_name(changes):
         listeners = tuple(attrs.evolve(listener, name=name) for listener in listeners)
     changed = attrs.evolve(spec, settings=MappingProxyType(settings), listeners=listeners)
     verify(changed)
     return changed
 
 
+def spec_name(settings: Mapping[str, Setting]) -> str:
+    """Return the fd name that `settings` give to every listener, or an empty string."""
+    given = settings.get(d.FILE_DESCRIPTOR_NAME.name)
+    return str(given.value) if given else ""
+
+
 def write(spec: SocketSpec) -> str:
     """Write `spec` as the text of a unit file that means the same.
 
     Raises:
-        ValueError: It holds something that systemd's grammar cannot say: a host name, port 0.
+        ValueError: It holds something that systemd's grammar cannot say: a host name, port 0,
+            different fd names, a directive of another section, a value with a line end.
     """
     keys = {kind: key for key, kind in LISTEN_KINDS.items()}
     lines = ["[Socket]"]
+    names = {listener.name for listener in spec.listeners}
+    if len(names) > 1:
+        raise ValueError(f"a unit file gives one fd name, not {', '.join(sorted(names))}")
     for listener in spec.listeners:
         address = listener.address
         if isinstance(address, HostAddress) or (
@@ -299,10 +333,16 @@ def write(spec: SocketSpec) -> str:
         lines.append(f"{keys[listener.kind]}={_escape_percent(str(address))}")
     for name, setting in spec.settings.items():
         row = d.TABLE[name]
+        if row.section != "Socket":
+            raise ValueError(f"{name}= does not belong into a socket unit")
         items = setting.value if isinstance(setting.value, tuple) else (setting.value,)
         for item in items:
             text = values.write(row.value, item)
             lines.append(f"{name}={_escape_percent(text) if row.specifiers else text}")
+    if not spec_name(spec.settings) and names != {spec.name}:
+        lines += [f"{d.FILE_DESCRIPTOR_NAME.name}={_escape_percent(name)}" for name in names]
+    if any(end in line for line in lines for end in "\r\n\0"):
+        raise ValueError("a value with a line end in it does not fit into a unit file")
     return "\n".join(lines) + "\n"
 
 

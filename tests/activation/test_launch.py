@@ -56,11 +56,12 @@ def test_identity() -> None:
     who = identity("nobody", None)
     assert who
     assert (who.uid, who.gid) == (entry.pw_uid, entry.pw_gid)
+    assert who.environ
     assert who.environ["HOME"] == entry.pw_dir
     assert identity(None, None) is None
     group = identity(None, "daemon")
     assert group
-    assert (group.uid, group.environ) == (os.geteuid(), {})
+    assert (group.uid, group.environ) == (os.geteuid(), None)
     number = identity("54321", None)
     assert number
     assert (number.uid, number.gid, number.groups) == (54321, 54321, (54321,))

@@ -144,6 +144,25 @@ def test_hole_is_an_error() -> None:
     with pytest.raises(EnvironError, match="was promised but: Bad file descriptor"):
         receive(environ, os.getpid(), unset=True)
     assert environ == {}
+    code = (
+        "import os, sockact\n"
+        "os.environ |= {'LISTEN_FDS': '9', 'LISTEN_FDNAMES': ':'.join('abcdefghi')}\n"
+        "try: sockact.listen_fds()\n"
+        "except sockact.errors.EnvironError as error: print(error.fd, os.get_inheritable(3))\n"
+    )
+    assert _python(code) == "5 True\n"
+
+
+def test_an_error_is_remembered() -> None:
+    """A second call must not say that there was no activation because the variables are gone."""
+    code = (
+        "import os, sockact\n"
+        "os.environ |= {'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': '200'}\n"
+        "for _ in range(2):\n"
+        "    try: sockact.activated_or_listen('tcp:127.0.0.1:0')\n"
+        "    except sockact.errors.EnvironError as error: print(error.fd)\n"
+    )
+    assert _python(code, before=()) == "3\n3\n"
 
 
 @pytest.mark.parametrize("unset", [True, False])

@@ -16,6 +16,7 @@ FIFO = Given("fifo", 6, "", 0)
     [
         ("--fd={fd:web}", [WEB, ADMIN], "--fd=3"),
         ("{address:web} {port:web}", [WEB], "127.0.0.1:8080 8080"),
+        ("{port:web}", [WEB, WEB], "8080"),
         ("{address:admin}", [WEB, ADMIN], "/run/admin.sock"),
         ("{fd}", [WEB], "3"),
         ("{fd:web:1},{fd:web:0}", [WEB, ADMIN, MORE], "5,3"),
@@ -36,7 +37,7 @@ def test_substitute(word: str, given: list[Given], expected: str) -> None:
         ("{fd:wbe}", [WEB, ADMIN], "{fd:wbe}: no such socket; there are: web, admin"),
         ("{fd}", [], "{fd}: no such socket; there are: none"),
         ("{fd}", [WEB, ADMIN], "2 sockets match; write {fd:NAME}"),
-        ("{port:web}", [WEB, MORE], "2 sockets match; write {port:web:0}"),
+        ("{fd:web}", [WEB, MORE], "2 sockets match; write {fd:web:0}"),
         ("{fd:web:2}", [WEB, MORE], "no such socket"),
         ("{port:admin}", [ADMIN], "/run/admin.sock has no port"),
         ("{address:fifo}", [FIFO], "fifo has no address"),

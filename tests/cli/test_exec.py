@@ -282,8 +282,9 @@ def test_lazy_starts_at_the_first_connection(short_dir: Path) -> None:
         assert process.wait(SECONDS) == 0
 
 
-def test_lazy_interrupted_leaves_nothing(short_dir: Path) -> None:
-    """Ctrl-C while waiting ends with 130, without a word, and removes the node."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_lazy_interrupted_leaves_nothing(short_dir: Path, number: signal.Signals) -> None:
+    """A signal while waiting ends with 128 and its number, without a word, and removes the node."""
     command = [*SOCKACT, "exec", "--lazy", "-l", f"unix:{short_dir}/s", "--", "true"]
     with running(command) as process:
         deadline = time.monotonic() + SECONDS
@@ -291,9 +292,9 @@ def test_lazy_interrupted_leaves_nothing(short_dir: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, stderr = process.communicate(timeout=SECONDS)
-    assert (process.returncode, stderr.strip()) == (130, "")
+    assert (process.returncode, stderr.strip()) == (128 + number, "")
     assert not (short_dir / "s").exists()
 
 
@@ -372,7 +373,8 @@ def test_failed_exec_as_another_user_undoes_root_made_nodes(short_dir: Path) -> 
     broken.write_text("#!/no/such/interpreter\n", encoding="ascii")
     broken.chmod(0o755)
     done = run("exec", "-l", f"unix:{short_dir}/x/s", "-u", "nobody", "--", str(broken))
-    assert done.returncode == 127
+    assert done.returncode == 126
+    assert "the interpreter or loader that it asks for is missing" in done.stderr
     assert done.stderr.count("\n") == 1
     assert sorted(p.name for p in short_dir.iterdir()) == ["broken"]
 
@@ -539,7 +541,11 @@ def _unit(directory: Path, text: str) -> str:
         (["-l", "tcp:0", "--", "true", "{fd:x}"], 2, "no such socket; there are: tcp-0"),
         (["-l", "tcp:0", "-l", "tcp:0", "--inetd", "--", "true"], 2, "exactly one socket"),
         (["-l", "tcp:0", "-u", "no-such-user", "--", "true"], 2, "no user 'no-such-user'"),
-        (["-l", "tcp:0", "--chdir", "/no/such", "--", "true"], 127, "cannot run in /no/such"),
+        (
+            ["-l", "tcp:0", "--chdir", "/no/such", "--", "true"],
+            1,
+            "cannot change to the directory /no/such",
+        ),
         (["-l", "tcp:0", "--", "no-such-program"], 127, "no such program in PATH"),
         (["-l", "tcp:0", "--", "/etc/passwd"], 126, "not executable"),
         (["-l", "tcp:192.0.2.1:80", "--", "true"], 1, "no interface here has 192.0.2.1"),
@@ -640,3 +646,95 @@ def test_program_status_is_passed_through() -> None:
     """Since the program is the process, its status and its death are what the caller sees."""
     assert run("exec", *TCP, "--", "sh", "-c", "exit 7").returncode == 7
     assert run("exec", *TCP, "--", "sh", "-c", "kill -9 $$").returncode == -9
+
+
+@ROOT_ONLY
+def test_user_gets_none_of_roots_capabilities() -> None:
+    """Ambient capabilities, which would pass an execve(), do not go to another user's program."""
+    if not shutil.which("setpriv"):
+        pytest.skip("setpriv is not installed")
+    done = subprocess.run(
+        ["setpriv", "--inh-caps=+net_bind_service", "--ambient-caps=+net_bind_service", *SOCKACT,
+         "exec", "-l", "tcp:127.0.0.1:0", "--user", "nobody", "--",
+         "/bin/grep", "^Cap[PEA]", "/proc/self/status"],
+        env=clean_environ(), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert {line.split()[1] for line in done.stdout.splitlines()} == {"0" * 16}
+
+
+@ROOT_ONLY
+def test_setenv_wins_over_the_users_variables() -> None:
+    """What is asked for by name is passed; an account without an entry has no home."""
+    done = run("exec", "-l", "tcp:127.0.0.1:0", "--user", "nobody", "-E", "HOME=/x", "--", "env")
+    assert "\nHOME=/x\n" in f"\n{done.stdout}"
+    assert "\nUSER=nobody\n" in f"\n{done.stdout}"
+    done = run("exec", "-l", "tcp:127.0.0.1:0", "--user", "54321", "--", "env")
+    assert not {"HOME", "USER", "SHELL"} & {x.partition("=")[0] for x in done.stdout.splitlines()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["-l", "tcp:0", "-E", "LISTEN_FDNAMES=x", "--", "true"], 2, "sockact itself sets that"),
+        (["-p", "Bogus=1", "--print"], 2, "there is none"),
+        (["-l", "tcp:0", "--fdname", "", "--", "true"], 2, "empty"),
+        (
+            ["-l", "tcp:0", "--chdir", "/etc/passwd", "--", "true"],
+            1,
+            "/etc/passwd: Not a directory",
+        ),
+        (["-l", "tcp:0", "--", "true", "{fd:x:" + "9" * 5000 + "}"], 2, "no such socket"),
+        (["-l", "tcp:0", "--user", "9" * 5000, "--", "true"], 2, "there is no user"),
+        (["-l", "tcp:" + "a" * 64 + ".com:1", "--", "true"], 1, "is no host name"),
+        (["-l", "mqueue:/a/b", "--", "true"], 1, "without slashes"),
+        (["-l", "tcp:0", "-l", "tcp:0", "--inetd", "--", "true"], 2, "exactly one socket, not 2"),
+    ],
+)
+def test_more_errors(arguments: list[str], status: int, message: str) -> None:
+    """One line, and the status that the manual says."""
+    done = run("exec", *arguments)
+    assert (done.returncode, done.stderr.count("\n")) == (status, 1)
+    assert message in done.stderr
+
+
+def test_deleted_directory(tmp_path: Path) -> None:
+    """A relative path where there is no directory any more is a plain error."""
+    code = 'mkdir gone; cd gone; rmdir ../gone; exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", code, "sh", *SOCKACT, "exec", "./x.socket", "true"], cwd=tmp_path,
+        env=clean_environ({"PYTHONPATH": str(ROOT)}), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 66
+    assert "the working directory does not exist any more" in done.stderr
+
+
+def test_full_disk() -> None:
+    """Output that cannot be written is an error, not an internal one."""
+    with open("/dev/full", "w", encoding="ascii") as full:
+        done = subprocess.run(
+            [*SOCKACT, "exec", "-l", "tcp:1", "--print"], stdout=full, stderr=subprocess.PIPE,
+            env=clean_environ(), text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "sockact: error: [Errno 28] No space left on device\n"
+
+
+def test_failed_inetd_gives_standard_input_and_output_back(tmp_path: Path) -> None:
+    """A library's caller goes on with its own descriptors and signals."""
+    broken = tmp_path / "broken"
+    broken.write_text("#!/no/such\n", encoding="ascii")
+    broken.chmod(0o755)
+    code = (
+        "import os, signal, sockact\n"
+        "before = os.fstat(0), os.fstat(1), signal.getsignal(signal.SIGPIPE)\n"
+        f"command = sockact.prepare([{str(broken)!r}], environ={{}}, inetd=True)\n"
+        "try: sockact.execute(command, sockact.listen('tcp:127.0.0.1:0'))\n"
+        "except sockact.errors.LaunchError as error: print(error)\n"
+        "assert before == (os.fstat(0), os.fstat(1), signal.getsignal(signal.SIGPIPE))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean_environ(), cwd=ROOT, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert "interpreter" in done.stdout

@@ -1,5 +1,6 @@
 """sockact.sockets.bind, with resolve, advice and holder: real sockets, real failures."""
 
+import concurrent.futures
 import errno
 import grp
 import os
@@ -263,8 +264,30 @@ def test_options_that_fail_are_warnings() -> None:
     query = "KeepAliveTimeSec=10ms&TCPCongestion=no-such&IPTTL=9999"
     with sockact.listen(f"web=tcp:127.0.0.1:0?{query}", warn=warnings.append) as found:
         assert found["web"].getsockname()
-    assert [w.partition("=")[0] for w in warnings] == ["KeepAliveTimeSec", "IPTTL", "TCPCongestion"]
+    named = [w.partition(": ")[2].partition("=")[0] for w in warnings]
+    assert named == ["KeepAliveTimeSec", "IPTTL", "TCPCongestion"]
+    assert all(w.startswith("web=tcp:127.0.0.1:0?Keep") for w in warnings)
     assert all("could not be set" in w for w in warnings)
+
+
+@pytest.mark.parametrize(
+    "query", ["ReceiveBuffer=10G", "SendBuffer=3G", "KeepAliveProbes=4294967295",
+              "KeepAliveTimeSec=1000y", "DeferAcceptSec=1000y", "TCPCongestion=%FF"],
+)  # fmt: skip
+def test_values_beyond_the_kernels_are_warnings(query: str) -> None:
+    """A number that does not fit into the call is a warning as well."""
+    warnings: list[str] = []
+    with sockact.listen(f"tcp:127.0.0.1:0?{query}", warn=warnings.append):
+        assert len(warnings) == 1
+    assert "could not be set" in warnings[0]
+
+
+def test_idle_directives_are_warnings() -> None:
+    """A directive that means nothing to such a listener is a warning, not silence."""
+    warnings: list[str] = []
+    with sockact.listen("tcp:127.0.0.1:0?SocketMode=0600", warn=warnings.append):
+        assert len(warnings) == 1
+    assert "SocketMode= has no effect: it is for AF_UNIX paths" in warnings[0]
 
 
 def test_warnings_by_default() -> None:
@@ -507,10 +530,11 @@ else: print("won", flush=True); sys.stdin.readline()
 # --- all or nothing -------------------------------------------------------------------------------
 
 
-def test_failure_undoes_everything(short_dir: Path) -> None:
+@pytest.mark.parametrize("more", ["", "&RemoveOnStop=yes"])
+def test_failure_undoes_everything(short_dir: Path, more: str) -> None:
     """When the last listener fails, all are closed and no node, link or directory stays."""
     texts = (
-        f"unix:{short_dir}/a/s?Symlinks={short_dir}/l/link",
+        f"unix:{short_dir}/a/s?Symlinks={short_dir}/l/link{more}",
         f"fifo:{short_dir}/a/b/f",
         "tcp:127.0.0.1:0",
     )
@@ -646,3 +670,57 @@ def test_plan_order_is_systemds() -> None:
     assert [row.name for row in d.BEFORE_BIND] == [
         "BindIPv6Only", "BindToDevice", "ReusePort", "FreeBind", "Transparent",
     ]  # fmt: skip
+
+
+def test_failure_after_replacing_gives_the_path_back(short_dir: Path) -> None:
+    """A live socket keeps its path when what was to replace it cannot be opened as a whole."""
+    path = str(short_dir / "live")
+    with socket.socket(socket.AF_UNIX) as live, socket.create_server(("127.0.0.1", 0)) as busy:
+        live.bind(path)
+        live.listen()
+        with pytest.raises(BindError):
+            sockact.listen(f"unix:{path}", f"tcp:127.0.0.1:{busy.getsockname()[1]}", replace=True)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+            live.accept()[0].close()
+        with sockact.listen(f"unix:{path}", replace=True), socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
+            live.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                live.accept()
+        assert [entry.name for entry in short_dir.iterdir()] == ["live"]
+
+
+@pytest.mark.parametrize("discard", [False, True])
+def test_a_forked_child_removes_nothing(short_dir: Path, discard: bool) -> None:
+    """The nodes are the parent's: a worker that closes its copy does not cut the clients off."""
+    path = short_dir / "sock"
+    with sockact.listen(f"unix:{path}?RemoveOnStop=yes") as found:
+        pid = os.fork()
+        if not pid:
+            found.discard() if discard else found.close()
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert path.exists()
+    assert not path.exists()
+
+
+def test_parents_are_made_by_many_at_once(short_dir: Path) -> None:
+    """Whoever makes a missing directory, everybody's listener opens."""
+    for turn in range(50):
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            texts = [f"unix:{short_dir}/{turn}/a/b/s{number}" for number in range(8)]
+            for found in pool.map(sockact.listen, texts):
+                found.close()
+
+
+def test_a_connected_datagram_socket_is_live(short_dir: Path) -> None:
+    """A socket that takes datagrams from one sender only is in use all the same."""
+    path = str(short_dir / "one")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
+        one.bind(path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.bind(str(short_dir / "other"))
+            one.connect(str(short_dir / "other"))
+            with pytest.raises(BindError, match="Address already in use"):
+                sockact.listen(f"unix-dgram:{path}")

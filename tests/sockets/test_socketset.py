@@ -1,11 +1,14 @@
 """sockact.sockets.socketset."""
 
+import concurrent.futures
 import gc
 import os
 import socket
+import sys
 
 import pytest
 
+import sockact
 from sockact.errors import FdStateError, SocketLookupError
 from sockact.sockets.socketset import NamedSocket, SocketSet
 
@@ -131,3 +134,18 @@ def test_adopting_follows_the_descriptor() -> None:
         assert found["a"].gettimeout() == 0
         assert found["b"].gettimeout() is None
         assert not os.get_blocking(found["a"].fileno())
+
+
+def test_threads_get_one_socket_object() -> None:
+    """However many threads ask at once, one object owns the descriptor."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            for _ in range(300):
+                with sockact.listen("a=udp:127.0.0.1:0") as found:
+                    entry = found.entry("a")
+                    objects = list(pool.map(lambda _, entry=entry: entry.socket, range(4)))
+                    assert len(set(map(id, objects))) == 1
+    finally:
+        sys.setswitchinterval(interval)

@@ -98,7 +98,6 @@ def test_warnings(data: bytes, messages: list[str]) -> None:
     ("data", "message"),
     [
         (b"[Socket\n", "t:1:1: invalid section header '[Socket'"),
-        (b"\n []\n", "t:2:2: invalid section header '[]'"),
         (b"[\n", "invalid section header"),
         (b"[So'cket]\n", "invalid section header"),
         (b"[So\\cket]\n", "invalid section header"),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import sockact
 from sockact.errors import UnitError, UnitNotFoundError
 from sockact.spec import SocketSpec
 from sockact.unitfile.load import load_spec, machine_specifiers, search_path
@@ -168,7 +169,6 @@ def test_a_path_is_a_unit(a: Path, b: Path, monkeypatch: pytest.MonkeyPatch) -> 
         ("web", "not the name of a socket unit"),
         (".socket", "not the name of a socket unit"),
         ("a b.socket", "not the name of a socket unit"),
-        ("a@b@c.socket", "not the name of a socket unit"),
         ("x" * 250 + ".socket", "not the name of a socket unit"),
     ],
 )
@@ -220,3 +220,52 @@ def test_machine_specifiers() -> None:
     assert system("z") is None
     for letter in "uhsgGlqbowWBMA":
         assert system(letter) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[Socket]\nBacklog=5\n[Bad\nBacklog=6\n", "invalid section header"),
+        ("[Socket]\nBacklog=5\nSocketUser=a/b\nBacklog=6\n", "SocketUser="),
+        ("[Socket]\nBacklog=5\nExecStartPre=a/b\nBacklog=6\n", "ExecStartPre="),
+    ],
+)
+def test_a_fault_in_a_dropin_ends_only_the_dropin(tmp_path: Path, text: str, said: str) -> None:
+    """What would make a unit unusable makes the rest of a drop-in ignored, with a warning."""
+    (tmp_path / "a.socket").write_text("[Socket]\nListenStream=1\n", encoding="ascii")
+    drop_ins = tmp_path / "a.socket.d"
+    drop_ins.mkdir()
+    (drop_ins / "1.conf").write_text(text, encoding="ascii")
+    (drop_ins / "2.conf").write_text("[Socket]\nKeepAlive=yes\n", encoding="ascii")
+    (drop_ins / "3.conf").symlink_to("nowhere")
+    (drop_ins / "4.conf").mkdir()
+    warnings: list[str] = []
+    unit = sockact.load(str(tmp_path / "a.socket"), warn=warnings.append)
+    assert unit.settings_text() == {"Backlog": "5", "KeepAlive": "yes"}
+    assert len(warnings) == 3
+    assert said in warnings[-1] or said in warnings[0]
+
+
+def test_a_refusal_says_what_was_ignored_before(tmp_path: Path) -> None:
+    """The warnings that explain why a unit is refused are not lost."""
+    (tmp_path / "a.socket").write_text("[Socket]\nListenStream=localhost:1\n", encoding="ascii")
+    warnings: list[str] = []
+    with pytest.raises(UnitError, match="no listener left"):
+        sockact.load(str(tmp_path / "a.socket"), warn=warnings.append)
+    assert len(warnings) == 1
+    assert "a.socket:2:14: ListenStream=: 'localhost:1'" in warnings[0]
+
+
+def test_a_relative_search_path_is_made_absolute(tmp_path: Path) -> None:
+    """Specifiers that name the file's place are absolute wherever the path came from."""
+    (tmp_path / "u.socket").write_text("[Socket]\nListenStream=%Y/s\n", encoding="ascii")
+    relative = os.path.relpath(tmp_path)
+    unit = sockact.load("u.socket", unit_path=[relative], environ={})
+    assert str(unit.spec.listeners[0].address) == f"{tmp_path}/s"
+
+
+def test_an_instance_may_hold_an_at_sign(tmp_path: Path) -> None:
+    """The first @ ends the prefix."""
+    (tmp_path / "a@.socket").write_text("[Socket]\nListenStream=@%p-%i\n", encoding="ascii")
+    unit = sockact.load("a@b@c.socket", unit_path=[str(tmp_path)], environ={})
+    assert str(unit.spec.listeners[0].address) == "@a-b@c"
