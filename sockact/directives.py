@@ -72,9 +72,13 @@ def _count(level: int, number: int) -> Callable[[int, int, int], SockOption | No
 
 def _seconds(number: int) -> Callable[[int, int, int], SockOption | None]:
     def option(span: int, _family: int, _protocol: int) -> SockOption | None:
-        return (_TCP, number, span // SECOND) if 0 < span < INFINITY else None
+        return (_TCP, number, span // SECOND) if span else None
 
     return option
+
+
+def _defer(span: int, _family: int, _protocol: int) -> SockOption | None:
+    return (_TCP, _TCP_DEFER_ACCEPT, span // SECOND) if 0 < span < INFINITY else None
 
 
 def _by_family(
@@ -465,7 +469,7 @@ DEFER_ACCEPT = Directive(
     "SOL_TCP TCP_DEFER_ACCEPT",
     216,
     Reach.TCP,
-    _seconds(_TCP_DEFER_ACCEPT),
+    _defer,
 )
 NO_DELAY = Directive(
     "NoDelay",

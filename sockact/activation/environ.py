@@ -54,12 +54,16 @@ def encode(names: Sequence[str], pid: int, pidfd_id: int | None) -> dict[str, st
     variables = {
         LISTEN_FDS: str(len(names)),
         LISTEN_PID: str(pid),
-        # Readers take a backslash for an escape, and would fail on a lone one.
-        LISTEN_FDNAMES: ":".join(names).replace("\\", "\\\\"),
+        LISTEN_FDNAMES: ":".join(map(_whole, names)),
     }
     if pidfd_id is not None:
         variables[LISTEN_PIDFDID] = str(pidfd_id)
     return variables
+
+
+def _whole(name: str) -> str:
+    """Keep a last backslash from taking the colon behind it with it, for readers that unescape."""
+    return name + "\\" if (len(name) - len(name.rstrip("\\"))) % 2 else name
 
 
 def decode(environ: Mapping[str, str], pid: int, pidfd_id: Callable[[], int | None]) -> Passed:

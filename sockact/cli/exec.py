@@ -124,13 +124,14 @@ def command(**options: object) -> None:
     )
     if choices.inetd:
         _check_one(units)
+    if choices.lazy:
+        _end_by_signal()
     sockets = _open(units, replace=choices.replace)
     try:
         prepared.arguments(sockets)  # a field that fits nothing is said before any waiting
         _report(sockets, everything=choices.verbose)
         if choices.lazy:
             sockact.notify.ready()
-            _end_by_signal()
             sockact.wait_for_traffic(sockets)
     except BaseException:
         sockets.discard()

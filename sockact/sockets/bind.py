@@ -323,7 +323,7 @@ class _Opener:
             name = b"\0" + os.fsencode(address.path[1:])
             return self._open_plain(kind, _socket.AF_UNIX, name)  # type: ignore[arg-type]
         path = address.path
-        mode = self.task.spec.get(d.SOCKET_MODE)
+        mode = self.task.spec.get(d.SOCKET_MODE) & 0o777
         plan = self._plan(kind, _socket.AF_UNIX)
         sock = self._new_socket(plan, _socket.AF_UNIX, plan.protocol)
         try:

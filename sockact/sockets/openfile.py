@@ -25,6 +25,7 @@ def open_fifo(task: Task, path: str) -> int:
     mode = task.spec.get(d.SOCKET_MODE)
     task.made.parents(path, task.spec.get(d.DIRECTORY_MODE))
     task.step = "mkfifo"
+    _check_mode(mode)
     try:
         os.mkfifo(path, mode)
         made = True
@@ -49,6 +50,12 @@ def open_fifo(task: Task, path: str) -> int:
         fd.close()
         raise
     return fd.release()
+
+
+def _check_mode(mode: int) -> None:
+    """Refuse what makes systemd fail: it takes the node it has just made for another's."""
+    if mode > 0o777:
+        raise OSError(errno.EINVAL, f"SocketMode={mode:04o} is for sockets only; at most 0777 here")
 
 
 def _set_pipe_size(task: Task, fd: int) -> None:
@@ -88,8 +95,7 @@ def open_queue(task: Task, name: str) -> int:
     mode = spec.get(d.SOCKET_MODE)
     limits = spec.get(d.MQUEUE_MAX_MESSAGES), spec.get(d.MQUEUE_MESSAGE_SIZE)
     task.step = "mq_open"
-    if mode > 0o777:
-        raise OSError(errno.EINVAL, f"a message queue cannot have the mode {mode:04o}")
+    _check_mode(mode)
     number, made = mq_open(name, mode, *limits)
     fd = OwnedFd(number)
     try:

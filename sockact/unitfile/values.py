@@ -226,7 +226,7 @@ def _user(text: str) -> str:
 
 def _service(text: str) -> str:
     if (
-        not re.fullmatch(r"[A-Za-z0-9:_.\\-]+(?:@[A-Za-z0-9:_.\\@-]*)?\.service", text)
+        not re.fullmatch(r"[A-Za-z0-9:_.\\-]+(?:@[A-Za-z0-9:_.\\@-]+)?\.service", text)
         or len(text) > 255
     ):
         raise ValueError(f"{text[:40]!r} is not the name of a service unit")

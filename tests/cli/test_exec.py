@@ -291,7 +291,6 @@ def test_lazy_interrupted_leaves_nothing(short_dir: Path, number: signal.Signals
         while not (short_dir / "s").exists():
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        time.sleep(0.1)
         process.send_signal(number)
         _, stderr = process.communicate(timeout=SECONDS)
     assert (process.returncode, stderr.strip()) == (128 + number, "")
