@@ -23,10 +23,19 @@ if TYPE_CHECKING:
         is_socket_unix,
         is_special,
     )
-    from sockact.library import SocketUnit, activated_or_listen, definition, listen, load, socket
+    from sockact.library import (
+        SocketUnit,
+        activated_or_listen,
+        check,
+        definition,
+        listen,
+        load,
+        socket,
+    )
     from sockact.sockets.bind import open_specs
     from sockact.sockets.socketset import NamedSocket, SocketSet
     from sockact.spec import Kind, ListenerSpec, SocketSpec
+    from sockact.unitfile.check import Finding, Severity
 
 _HOMES = {
     "sockact.activation": ("notify",),
@@ -46,6 +55,7 @@ _HOMES = {
     "sockact.library": (
         "SocketUnit",
         "activated_or_listen",
+        "check",
         "definition",
         "listen",
         "load",
@@ -54,20 +64,24 @@ _HOMES = {
     "sockact.sockets.bind": ("open_specs",),
     "sockact.sockets.socketset": ("NamedSocket", "SocketSet"),
     "sockact.spec": ("Kind", "ListenerSpec", "SocketSpec"),
+    "sockact.unitfile.check": ("Finding", "Severity"),
 }
 _MODULES = ("daemon", "errors", "notify")
 
 __all__ = [
     "Description",
+    "Finding",
     "Kind",
     "ListenerSpec",
     "NamedSocket",
     "Prepared",
+    "Severity",
     "SocketSet",
     "SocketSpec",
     "SocketUnit",
     "__version__",
     "activated_or_listen",
+    "check",
     "daemon",
     "definition",
     "describe",

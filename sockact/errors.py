@@ -22,10 +22,11 @@ class UnitError(SockactError, ValueError):
         path: The file (or ``--listen`` text) it stands in.
         line: 1-based line, 0 if the whole file is meant.
         column: 1-based column in characters, 0 if the whole line is meant.
-        warnings: What had been ignored up to there, each with its place; often the reason.
+        diagnostics: What had been ignored up to there, each a `sockact.spec.Diagnostic`; often the
+            reason.
     """
 
-    warnings: tuple[str, ...] = ()
+    diagnostics: tuple[object, ...] = ()
 
     def __init__(self, message: str, path: str, line: int = 0, column: int = 0) -> None:
         self.message = message

@@ -3,18 +3,22 @@
 import os
 import socket as _socket
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
 
 from sockact import directives
 from sockact.activation.receive import listen_fds
-from sockact.errors import UnitError
+from sockact.errors import UnitError, UnitNotFoundError
 from sockact.sockets.bind import open_specs, warn_by_default
 from sockact.sockets.resolve import resolve_spec
 from sockact.sockets.socketset import SocketSet
 from sockact.sockets.task import Warn
-from sockact.spec import Diagnostic, Kind, Moment, Origin, Setting, SocketSpec
+from sockact.spec import Diagnostic, Kind, Origin, Setting, SocketSpec
 from sockact.unitfile.listen import parse_listen
+
+if TYPE_CHECKING:
+    from sockact.unitfile.check import Finding, Line
 
 
 @attrs.frozen
@@ -54,17 +58,11 @@ class SocketUnit:
 
     def without_supervisor(self) -> list[Diagnostic]:
         """Return what it says in vain where nobody supervises the program, and why."""
-        said = []
-        for name, setting in self.spec.settings.items():
-            row = directives.TABLE[name]
-            if row.moment is Moment.MANAGER and setting.value != row.default:
-                message = f"{name}= has no effect here: {row.without_manager}"
-                said.append(Diagnostic(setting.origin, message))
-        if self.spec.get(directives.REMOVE_ON_STOP):
-            setting = self.spec.settings[directives.REMOVE_ON_STOP.name]
-            message = "RemoveOnStop= has no effect here: nobody is left to remove the node"
-            said.append(Diagnostic(setting.origin, message))
-        return said
+        if not self.spec.settings:
+            return []
+        from sockact.unitfile.explain import unsupervised  # noqa: PLC0415
+
+        return unsupervised(self.spec)
 
     def settings_text(self) -> dict[str, str]:
         """Return the directives that were set, as text."""
@@ -75,6 +73,16 @@ class SocketUnit:
             items = setting.value if isinstance(setting.value, tuple) else (setting.value,)
             texts[name] = " ".join(write(directives.TABLE[name].value, item) for item in items)
         return texts
+
+    def lines(self, *, defaults: bool = False) -> "list[Line]":
+        """Return what it says, after drop-ins and specifiers, line by line.
+
+        Args:
+            defaults: Whether directives that were not set are among them.
+        """
+        from sockact.unitfile.check import lines  # noqa: PLC0415
+
+        return lines(self.spec, defaults=defaults)
 
     def resolved(self) -> "SocketUnit":
         """Return it with every host name replaced by all its addresses.
@@ -164,12 +172,43 @@ def load(
         )
         said = map(str, found.diagnostics)
     except UnitError as error:
-        said = error.warnings
+        said = map(str, error.diagnostics)
         raise
     finally:
         for line in said:
             warn(line)
     return SocketUnit(found)
+
+
+def check(
+    unit: str,
+    *,
+    user: bool = False,
+    unit_path: Sequence[str] = (),
+    systemd: int = 0,
+    environ: Mapping[str, str] | None = None,
+) -> "list[Finding]":
+    """Return what is worth saying of a socket unit, refused or not; nothing is opened.
+
+    Args:
+        unit: As for `load`.
+        user: As for `load`.
+        unit_path: As for `load`.
+        systemd: The version of systemd that the unit must work with; 0 for the newest.
+        environ: As for `load`.
+
+    Raises:
+        UnitNotFoundError: There is none, it is masked, or it cannot be read.
+    """
+    from sockact.unitfile.check import findings, refusal  # noqa: PLC0415
+
+    try:
+        found = load(unit, user=user, unit_path=unit_path, environ=environ, warn=lambda _: None)
+    except UnitNotFoundError:
+        raise
+    except UnitError as error:
+        return refusal(error)
+    return findings(found.spec, systemd=systemd)
 
 
 def definition(text: str, *, bare: Kind = Kind.STREAM, warn: Warn = warn_by_default) -> SocketUnit:

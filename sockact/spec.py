@@ -191,10 +191,17 @@ class Diagnostic(AsValue):
 
 @attrs.frozen(eq=False, repr=False)
 class Setting(AsValue):
-    """The value of a directive, and where it was (last) set."""
+    """The value of a directive, and where it was (last) set.
+
+    Attributes:
+        value: The value.
+        origin: The last line that set it.
+        origins: Of a list, the place of each element.
+    """
 
     value: object
     origin: Origin
+    origins: tuple[Origin, ...] = ()
 
 
 class Value(enum.Enum):

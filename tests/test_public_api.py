@@ -10,8 +10,8 @@ import sockact
 from tests.helpers import clean_environ
 
 PUBLIC = {
-    "Description", "Kind", "ListenerSpec", "NamedSocket", "Prepared", "SocketSet", "SocketSpec",
-    "SocketUnit", "__version__", "activated_or_listen", "daemon", "definition", "describe",
+    "Description", "Finding", "Kind", "ListenerSpec", "NamedSocket", "Prepared", "Severity", "SocketSet", "SocketSpec",
+    "SocketUnit", "__version__", "activated_or_listen", "check", "daemon", "definition", "describe",
     "errors", "execute", "is_fifo", "is_mq", "is_socket", "is_socket_inet", "is_socket_unix",
     "is_special", "listen", "listen_fds", "load", "notify", "open_specs", "prepare", "socket",
     "wait_for_traffic",

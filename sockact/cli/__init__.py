@@ -11,7 +11,11 @@ from sockact import __version__
 from sockact.cli import exits, output
 from sockact.errors import SockactError
 
-_COMMANDS = {"exec": "Open sockets and become a program that inherits them."}
+_COMMANDS = {
+    "exec": "Open sockets and become a program that inherits them.",
+    "check": "Find faults in socket units.",
+    "show": "Show what socket units say, and where.",
+}
 
 
 class _Commands(click.Group):
@@ -35,7 +39,7 @@ class _Commands(click.Group):
 @click.command(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Manual: sockact(1), sockact-exec(1), sockact.socket(5), sockact(3).",
+    epilog="Manual: sockact(1), sockact-COMMAND(1), sockact.socket(5), sockact(3).",
 )
 @click.version_option(
     __version__, "-V", "--version", prog_name="sockact", message="%(prog)s %(version)s"

@@ -27,6 +27,11 @@ def fail(message: str) -> None:
     say(f"error: {message}")
 
 
+def line(text: str) -> None:
+    """Print one line of a result."""
+    click.echo(printable(text))
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows in aligned columns; the last is not padded."""
     lines = [head, *(tuple(printable(cell) for cell in row) for row in rows)]

@@ -1,6 +1,6 @@
 """What the rows of the directive table mean, in words for a person. Pure."""
 
-from sockact.directives import FILE_DESCRIPTOR_NAME, TABLE
+from sockact.directives import FILE_DESCRIPTOR_NAME, REMOVE_ON_STOP, TABLE
 from sockact.spec import (
     ACCEPTING,
     Diagnostic,
@@ -65,6 +65,21 @@ def idle_settings(spec: SocketSpec) -> list[Diagnostic]:
         message = f"{name}= has no effect: it is for {row.applies.value}, and there is none here"
         found.append(Diagnostic(setting.origin, message))
     return found
+
+
+def unsupervised(spec: SocketSpec) -> list[Diagnostic]:
+    """Return what `spec` says in vain where nobody supervises the program, and why."""
+    said = []
+    for name, setting in spec.settings.items():
+        row = TABLE[name]
+        if row.moment is Moment.MANAGER and setting.value != row.default:
+            message = f"{name}= has no effect under exec: {row.without_manager}"
+            said.append(Diagnostic(setting.origin, message))
+    if spec.get(REMOVE_ON_STOP):
+        setting = spec.settings[REMOVE_ON_STOP.name]
+        message = "RemoveOnStop= has no effect under exec: nobody is left to remove the node"
+        said.append(Diagnostic(setting.origin, message))
+    return said
 
 
 def default_text(row: Directive[object]) -> str:

@@ -153,9 +153,12 @@ class _Builder:
         if value == "" and row.resets:
             self.settings.pop(row.name, None)
             return
-        if row.value in values.LISTS and (old := self.settings.get(row.name)):
-            value = old.value + value  # type: ignore[operator]
-        self.settings[row.name] = Setting(value, item.origin)
+        origins: tuple[Origin, ...] = ()
+        if isinstance(value, tuple):
+            origins = (item.origin,) * len(value)
+            if old := self.settings.get(row.name):
+                value, origins = (*old.value, *value), old.origins + origins  # type: ignore[misc]
+        self.settings[row.name] = Setting(value, item.origin, origins)
         if row.moment is Moment.NEVER:
             self.warn(item.origin, f"{row.name}= has no effect: {row.without_manager}")
 
@@ -266,7 +269,7 @@ def interpret(
             builder.assign(item)
         return builder.build()
     except DirectiveError as error:
-        error.warnings = tuple(map(str, builder.diagnostics))
+        error.diagnostics = tuple(builder.diagnostics)
         raise
 
 

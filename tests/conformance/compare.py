@@ -80,7 +80,7 @@ def warnings_in(text: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for line in text.splitlines():
         line = line.removeprefix("sockact: warning: ").removeprefix("sockact: error: ")  # noqa: PLW2901
-        if " has no effect here: " in line:
+        if " has no effect under exec: " in line:
             continue  # that is about exec, not about the unit
         if match := _WARNING.match(line) or _CALL_FAILED.match(line):
             found.setdefault(match[1], []).append(line.rpartition("/")[2])

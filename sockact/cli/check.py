@@ -1,0 +1,123 @@
+"""``sockact check``: what is wrong, idle or not portable in socket units."""
+
+import os
+
+import click
+
+import sockact
+from sockact.cli import exits, output
+from sockact.directives import TABLE, nearest
+from sockact.errors import UnitNotFoundError
+
+_HELP = """\
+Say what is wrong, has no effect, or is not portable in socket units.
+
+A UNIT is a file or a name to look up; of a directory every .socket file in it is checked, a
+template with the instance "instance". Each finding is a line on standard output: file, line,
+column, severity, and what to do. Nothing is opened or run.
+
+\b
+  sockact check web.socket
+  sockact check --systemd 252 units/
+  sockact check --explain Backlog
+"""
+
+_EPILOG = "Exit status: 0 nothing but notes, 1 warnings, 78 refused, 66 not found."
+
+
+@click.command(help=_HELP, short_help="Find faults in socket units.", epilog=_EPILOG)
+@click.argument("units", nargs=-1, metavar="[UNIT|DIR]...")
+@click.option("--unit-path", multiple=True, metavar="DIR", help="Look for units here first.")
+@click.option("--user-units", is_flag=True, help="Look for units where systemctl --user does.")
+@click.option(
+    "--systemd",
+    type=click.IntRange(min=1),
+    metavar="VERSION",
+    help="Warn of what this version of systemd does not know.",
+)
+@click.option("--explain", metavar="DIRECTIVE", help="Say what a directive does, and how.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(
+    *,
+    units: tuple[str, ...],
+    unit_path: tuple[str, ...],
+    user_units: bool,
+    systemd: int | None,
+    explain: str | None,
+    as_json: bool,
+) -> int:
+    """Check every unit, or explain one directive."""
+    if explain is not None:
+        if units:
+            raise click.UsageError("--explain takes no units")
+        _explain(explain, as_json=as_json)
+        return exits.OK
+    if not units:
+        raise click.UsageError("no units; name some, or a directory of them")
+    found: list[sockact.Finding] = []
+    missing = False
+    for unit in _units(units):
+        try:
+            found += sockact.check(unit, user=user_units, unit_path=unit_path, systemd=systemd or 0)
+        except UnitNotFoundError as error:
+            output.fail(str(error))
+            missing = True
+    if as_json:
+        output.json([_as_json(one) for one in found])
+    else:
+        for one in found:
+            output.line(str(one))
+    return _status(found, missing=missing)
+
+
+def _units(given: tuple[str, ...]) -> list[str]:
+    units: list[str] = []
+    for unit in given:
+        if not os.path.isdir(unit):
+            units.append(unit)
+            continue
+        try:
+            names = sorted(name for name in os.listdir(unit) if name.endswith(".socket"))
+        except OSError as error:
+            raise UnitNotFoundError(f"cannot read it: {error.strerror}", unit) from None
+        if not names:
+            raise UnitNotFoundError("no .socket file in this directory", unit)
+        units += [os.path.join(unit, name.replace("@.", "@instance.")) for name in names]
+    return units
+
+
+def _status(found: list[sockact.Finding], *, missing: bool) -> int:
+    severities = {one.severity for one in found}
+    if missing:
+        return exits.NO_INPUT
+    if sockact.Severity.ERROR in severities:
+        return exits.CONFIG
+    return exits.FAILURE if sockact.Severity.WARNING in severities else exits.OK
+
+
+def _as_json(one: sockact.Finding) -> dict[str, object]:
+    return {
+        "path": one.origin.source,
+        "line": one.origin.line,
+        "column": one.origin.column,
+        "severity": one.severity.value,
+        "message": one.message,
+    }
+
+
+def _explain(name: str, *, as_json: bool) -> None:
+    from sockact.unitfile.explain import facts  # noqa: PLC0415 - only for --explain
+
+    row = TABLE.get(name.removesuffix("="))
+    if row is None:
+        near = nearest(name, TABLE)
+        meant = f"; did you mean {near}?" if near else ""
+        raise click.UsageError(f"there is no directive {name}{meant}")
+    known = facts(row)
+    if as_json:
+        output.json({"name": row.name, **known})
+        return
+    output.line(f"{row.name}=")
+    output.line(f"  {known.pop('summary')}")
+    for label, text in known.items():
+        output.line(f"  {label + ':':14}{text}")
