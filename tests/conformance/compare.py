@@ -11,18 +11,15 @@ A unit's header may hold ``# test:`` lines for what cannot be told from its name
 """
 
 import json
-import os
-import pty
 import re
 import shutil
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tests.conformance import driver
-from tests.conformance.namespaces import SYSTEMD, Machine
+from tests.conformance.namespaces import Bare, Systemd
 from tests.helpers import ROOT
 
 UNITS = Path(__file__).with_name("units")
@@ -87,62 +84,17 @@ def warnings_in(text: str) -> dict[str, list[str]]:
     return found
 
 
-class _Console:
-    """A terminal that collects what is written to it."""
-
-    def __init__(self) -> None:
-        self._master, slave = pty.openpty()
-        self.name = os.ttyname(slave)
-        self._slave = slave
-        self.text = b""
-        self._thread = threading.Thread(target=self._collect)
-        self._thread.start()
-
-    def _collect(self) -> None:
-        while True:
-            try:
-                data = os.read(self._master, 65536)
-            except OSError:
-                return  # EIO: nobody has the other end open any more
-            if not data:
-                return
-            self.text += data
-
-    def close(self) -> str:
-        os.close(self._slave)
-        self._thread.join()
-        os.close(self._master)
-        return self.text.decode("utf-8", "replace").replace("\r\n", "\n")
-
-
 def side(
     name: str, units: Path, todo: list[driver.Job], jobs_file: Path
 ) -> dict[str, driver.Report]:
     """Do all jobs on one side, in a machine of its own."""
-    environ = {"SYSTEMD_UNIT_PATH": str(units), "container": "conformance"}
-    init = ["sh", "-c", "trap : TERM; ip link set lo up; sleep 1000 & wait"]
-    console = None
-    if name == "real":
-        console = _Console()
-        init = [SYSTEMD, "--system", "--unit=test.target", "--log-target=console",
-                "--log-level=info", "--show-status=no", "--log-color=no"]  # fmt: skip
-    said = ""
-    try:
-        with Machine(init, environ, console=console.name if console else "") as machine:
-            if name == "real":
-                _wait_for_manager(machine)
-            done = machine.run(
-                "env", *(f"{key}={value}" for key, value in environ.items()),
-                sys.executable, str(ROOT / "tests" / "conformance" / "driver.py"), name,
-                str(jobs_file),
-            )  # fmt: skip
-    finally:
-        if console:
-            said = console.close()
+    script = str(ROOT / "tests" / "conformance" / "driver.py")
+    with Systemd(units) if name == "real" else Bare(units) as machine:
+        done = machine.run(sys.executable, script, name, str(jobs_file))
     if done.returncode:
-        raise RuntimeError(f"the driver failed: {done.stderr}\n{said}")
+        raise RuntimeError(f"the driver failed: {done.stderr}\n{machine.said[-2000:]}")
     reports: dict[str, driver.Report] = json.loads(done.stdout)
-    by_unit = warnings_in(said)
+    by_unit = warnings_in(machine.said)
     for service, sockets, _ in todo:
         report = reports[service]
         if name == "ours":
@@ -150,16 +102,6 @@ def side(
         names = {*sockets, *(re.sub("@.*[.]", "@.", socket) for socket in sockets)}
         report["warnings"] = [line for unit in sorted(names) for line in by_unit.get(unit, [])]
     return reports
-
-
-def _wait_for_manager(machine: Machine) -> None:
-    import time
-
-    deadline = time.monotonic() + 20
-    while not machine.path("/run/systemd/private").exists():
-        if time.monotonic() > deadline:
-            raise RuntimeError("systemd did not come up")
-        time.sleep(0.005)
 
 
 def flat(prefix: str, value: object) -> Iterator[tuple[str, object]]:

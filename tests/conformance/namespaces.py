@@ -7,11 +7,13 @@ happens below one that is removed in the end.
 
 import contextlib
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -93,8 +95,43 @@ def _remove_cgroup(path: Path) -> None:
                 break
 
 
+class _Console:
+    """A terminal that collects what is written to it."""
+
+    def __init__(self) -> None:
+        self._master, slave = pty.openpty()
+        self.name = os.ttyname(slave)
+        self._slave = slave
+        self.text = b""
+        self._thread = threading.Thread(target=self._collect)
+        self._thread.start()
+
+    def _collect(self) -> None:
+        while True:
+            try:
+                data = os.read(self._master, 65536)
+            except OSError:
+                return  # EIO: nobody has the other end open any more
+            if not data:
+                return
+            self.text += data
+
+    def close(self) -> str:
+        os.close(self._slave)
+        self._thread.join()
+        os.close(self._master)
+        return self.text.decode("utf-8", "replace").replace("\r\n", "\n")
+
+
 class Machine:
-    """Process 1 of fresh namespaces, from construction until `close`."""
+    """Process 1 of fresh namespaces, from construction until `close`.
+
+    Attributes:
+        pid: Its process id, as seen from here.
+        said: What it has written to its console; once it is closed.
+    """
+
+    said = ""
 
     def __init__(
         self, init: Sequence[str], environ: Mapping[str, str], *, console: str = ""
@@ -102,6 +139,7 @@ class Machine:
         """Start `init`; a terminal given as `console` is its /dev/console."""
         parent = _cgroup2()
         assert parent
+        self._environ = {**ENVIRON, **environ}
         self._cgroup = parent / f"sockact-test-{os.getpid()}-{id(self):x}"
         self._cgroup.mkdir()
         # Among other things, unshare complains of being killed.
@@ -110,7 +148,7 @@ class Machine:
         self._unshare = subprocess.Popen(
             ["sh", "-c", enter, str(self._cgroup), "unshare", *_UNSHARE, "--kill-child=KILL",
              "sh", "-c", _PREPARE, "machine", *init],
-            env={**ENVIRON, "CONSOLE": console, **environ},
+            env={**self._environ, "CONSOLE": console},
             stdin=subprocess.DEVNULL, stderr=self._said, start_new_session=True,
         )  # fmt: skip
         try:
@@ -145,8 +183,8 @@ class Machine:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command inside to its end."""
         return subprocess.run(
-            self.command(*arguments), env=ENVIRON, capture_output=True, text=True,
-            timeout=_SECONDS * 3, check=False,
+            self.command(*arguments), env=self._environ, capture_output=True, text=True,
+            timeout=_SECONDS * 9, check=False,
         )  # fmt: skip
 
     def close(self) -> None:
@@ -172,3 +210,43 @@ class Machine:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _unit_environ(units: Path) -> dict[str, str]:
+    return {"SYSTEMD_UNIT_PATH": str(units), "container": "conformance"}
+
+
+class Bare(Machine):
+    """A machine with a process 1 that does nothing."""
+
+    def __init__(self, units: Path) -> None:
+        """Start it; `units` is the directory in which units are looked up."""
+        init = ["sh", "-c", "trap : TERM; ip link set lo up; sleep 1000 & wait"]
+        super().__init__(init, _unit_environ(units))
+
+
+class Systemd(Machine):
+    """A machine with systemd, and nothing that it would start but ``test.target``."""
+
+    def __init__(self, units: Path) -> None:
+        """Start it, and wait until it takes commands; `units` is its only unit directory."""
+        self._console = _Console()
+        init = [SYSTEMD, "--system", "--unit=test.target", "--log-target=console",
+                "--log-level=info", "--show-status=no", "--log-color=no"]  # fmt: skip
+        try:
+            super().__init__(init, _unit_environ(units), console=self._console.name)
+        except BaseException:
+            self._console.close()
+            raise
+        deadline = time.monotonic() + _SECONDS
+        while not self.path("/run/systemd/private").exists():
+            if time.monotonic() > deadline:
+                self.close()
+                raise RuntimeError(f"systemd did not come up: {self.said}")
+            time.sleep(0.005)
+
+    def close(self) -> None:
+        """End systemd, and keep what it said."""
+        super().close()
+        if not self.said:
+            self.said = self._console.close()
