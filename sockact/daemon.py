@@ -15,6 +15,7 @@ from typing import Protocol
 from sockact.activation import notify as _notify
 from sockact.activation import receive as _receive
 from sockact.activation.environ import FIRST_FD as LISTEN_FDS_START
+from sockact.errors import NotifyError
 from sockact.fd import probe as _probe
 
 __all__ = [
@@ -106,10 +107,16 @@ def notify(
 
     Raises:
         OSError: It could not be told.
+        OverflowError: `pid` is negative.
     """
+    if pid < 0:
+        raise OverflowError(f"{pid} is not a process id")
     speaker = 0 if pid == os.getpid() else pid
     try:
         return _notify.notify(status, [] if fds is None else list(fds), pid=speaker)
+    except NotifyError as error:
+        # As OSError the number decides on the class, such as ConnectionRefusedError.
+        raise OSError(error.errno, str(error)) from None
     finally:
         if unset_environment:
             os.environ.pop("NOTIFY_SOCKET", None)
@@ -165,9 +172,11 @@ def is_socket_sockaddr(
 
     Raises:
         OSError: It is not open.
-        ValueError: The address does not parse.
+        ValueError: The address does not parse, or an IPv4 address is to have flow information.
     """
     host, port = _split_address(address)
+    if flowinfo and ":" not in host:
+        raise ValueError("an IPv4 address has no flow information")
     fd = _number(fileobj)
     if not _probe.is_socket_inet(fd, 0, type, _tristate(listening), port):
         return False
@@ -224,3 +233,19 @@ def is_mq(fileobj: FileOrFd, path: str | None = None) -> bool:
         ValueError: `path` is not absolute.
     """
     return _probe.is_mq(_number(fileobj), path)
+
+
+def _listen_fds(unset_environment: bool = True) -> int:
+    """Return how many descriptors this process was activated with."""
+    return len(_listen(unset_environment)[0])
+
+
+def _listen_fds_with_names(unset_environment: bool = True) -> tuple[int | str, ...]:
+    """Return how many there are, and their fd names."""
+    numbers, names = _listen(unset_environment)
+    return (len(numbers), *names)
+
+
+# What python-systemd's module calls the layer below: some programs import that.
+_is_fifo, _is_mq, _is_socket, _is_socket_inet = is_fifo, is_mq, is_socket, is_socket_inet
+_is_socket_unix, _is_socket_sockaddr = is_socket_unix, is_socket_sockaddr

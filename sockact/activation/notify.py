@@ -258,4 +258,7 @@ def _connect(address: str) -> Iterator[_socket.socket]:
             yield sock
             return
     assert failure is not None
-    raise failure
+    try:
+        raise failure
+    finally:
+        failure = None  # else the exception, its traceback and this frame would hold each other

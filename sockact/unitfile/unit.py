@@ -13,6 +13,7 @@ from sockact import directives as d
 from sockact.errors import DirectiveError
 from sockact.spec import (
     ACCEPTING,
+    INFINITY,
     Diagnostic,
     Directive,
     HostAddress,
@@ -60,6 +61,14 @@ class Surroundings:
     resolve: Callable[[str], str | None]
     ipv6: bool = True
     interface: Callable[[str], bool] = lambda _name: True
+
+
+_LIMITS = {
+    d.TRIGGER_LIMIT_INTERVAL.name,
+    d.TRIGGER_LIMIT_BURST.name,
+    d.POLL_LIMIT_INTERVAL.name,
+    d.POLL_LIMIT_BURST.name,
+}
 
 
 class _Builder:
@@ -150,7 +159,9 @@ class _Builder:
         if row.value is Value.USER and value == "nobody":
             message = "nobody is whom programs without rights run as; any of them could use it"
             self.warn(item.value_origin, f"{row.name}=: {message}")
-        if value == "" and row.resets:
+        if row.name in _LIMITS and value == (INFINITY if row.value is Value.SPAN else 2**32 - 1):
+            value = ""  # systemd takes it for its mark of "not set"
+        if value == "" and (row.resets or row.name in _LIMITS):
             self.settings.pop(row.name, None)
             return
         origins: tuple[Origin, ...] = ()

@@ -12,6 +12,7 @@ from sockact.spec import (
     SocketSpec,
     Value,
 )
+from sockact.unitfile.address import NETLINK_FAMILIES
 from sockact.unitfile.values import span
 
 SYSTEMD = 252
@@ -35,7 +36,8 @@ def _address(listener: ListenerSpec) -> str:
     if isinstance(address, InetAddress) and not address.version:
         text = f"[::]:{address.port}"
     if isinstance(address, NetlinkAddress):
-        text = f"{address.family} {address.group}"
+        names = {number: name for name, number in NETLINK_FAMILIES.items()}
+        text = f"{names.get(address.protocol, address.family)} {address.group}"
     return f"{text} ({listener.kind.value})"
 
 
@@ -54,9 +56,15 @@ def _text(value: object) -> str:
     return str(value)
 
 
+def _paths(value: object) -> str:
+    assert isinstance(value, tuple)
+    quoted = (item.replace("\\", "\\\\") for item in value)
+    return " ".join(f'"{item}"' if {" ", "\\"} & set(item) else item for item in quoted)
+
+
 _WRITERS: dict[Value, Callable[[object], str]] = {
     Value.MODE: lambda value: f"{value:04o}",
-    Value.PATHS: lambda value: " ".join(str(item) for item in value),  # type: ignore[attr-defined]
+    Value.PATHS: _paths,
     Value.COMMANDS: lambda value: str(len(value)),  # type: ignore[arg-type]
     Value.PROTOCOL: lambda value: str(PROTOCOLS.get(str(value), 0)),
     Value.SPAN: str,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance import compare, namespaces
+from tests.conformance import compare, corpus, namespaces
 from tests.conformance.driver import Report
 from tests.helpers import ROOT
 
@@ -107,6 +107,25 @@ def test_difference_is_in_the_manual(entry: dict[str, str]) -> None:
     section = manual.partition(".Sh DIFFERENCES FROM SYSTEMD")[2].partition(".Sh ")[0]
     assert f".It {entry['manual']}\n" in section
     assert entry["reason"]
+
+
+# What `sockact check` and systemd read otherwise, all of it listed in differences.toml.
+READ_OTHERWISE = {
+    "ExecStartPre-bad-escape", "MaxConnections-zero", "SocketProtocol-datagram-mptcp",
+    "SocketProtocol-mptcp", "address-usb", "address-usb-alone",
+}  # fmt: skip
+
+
+@pytest.mark.skipif(bool(namespaces.missing_systemd()), reason=namespaces.missing_systemd())
+def test_parsed_values() -> None:
+    """Every value that systemd shows of a unit is the value that sockact reads."""
+    report = corpus.compare_all(compare.UNITS)
+    assert report["read"] == len(list(compare.UNITS.glob("*.socket")))
+    differing = report["differing"]
+    assert isinstance(differing, dict)
+    found = {name.removesuffix(".socket"): what for name, what in differing.items()}
+    assert {name: what for name, what in found.items() if name not in READ_OTHERWISE} == {}
+    assert found.keys() == READ_OTHERWISE
 
 
 def test_there_are_many() -> None:
