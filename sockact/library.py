@@ -200,7 +200,8 @@ def check(
     Raises:
         UnitNotFoundError: There is none, it is masked, or it cannot be read.
     """
-    from sockact.unitfile.check import findings, refusal  # noqa: PLC0415
+    from sockact.unitfile.check import Finding, Severity, findings, refusal  # noqa: PLC0415
+    from sockact.unitfile.load import search_path, strangers  # noqa: PLC0415
 
     try:
         found = load(unit, user=user, unit_path=unit_path, environ=environ, warn=lambda _: None)
@@ -208,7 +209,17 @@ def check(
         raise
     except UnitError as error:
         return refusal(error)
-    return findings(found.spec, systemd=systemd)
+    variables = os.environ if environ is None else environ
+    directories = search_path(variables, user=user, extra=unit_path)
+    linked = [
+        Finding(
+            Severity.WARNING,
+            Origin(file),
+            f"is a link to {real}, which is outside of the directories that are searched",
+        )
+        for file, real in strangers(found.spec.files, directories)
+    ]
+    return linked + findings(found.spec, systemd=systemd)
 
 
 def definition(text: str, *, bare: Kind = Kind.STREAM, warn: Warn = warn_by_default) -> SocketUnit:

@@ -344,6 +344,7 @@ class SocketSpec(AsValue):
         settings: The directives that were set, by name.
         diagnostics: What was ignored on the way here.
         path: The unit's main file; empty for a ``--listen`` text.
+        files: The main file and the drop-ins that were read.
     """
 
     name: str
@@ -351,6 +352,7 @@ class SocketSpec(AsValue):
     settings: Mapping[str, Setting] = _NOTHING
     diagnostics: tuple[Diagnostic, ...] = ()
     path: str = ""
+    files: tuple[str, ...] = ()
 
     def get(self, directive: Directive[T]) -> T:
         """Return the value of `directive`: what was set, else its default."""

@@ -10,7 +10,9 @@ import functools
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import attrs
 
 from sockact.errors import UnitError, UnitNotFoundError
 from sockact.spec import Diagnostic, Origin, SocketSpec
@@ -19,6 +21,8 @@ from sockact.unitfile.specifiers import unit_specifiers
 from sockact.unitfile.unit import Surroundings, interpret
 
 SUFFIX = ".socket"
+FILE_MAX = 4 * 1024 * 1024
+"""The most bytes of a unit file, so that who wrote it decides on no more memory than that."""
 
 _SYSTEM_PATH = (
     "/etc/systemd/system.control",
@@ -133,7 +137,10 @@ def _read(path: str) -> bytes:
         os.close(descriptor)
         raise UnitNotFoundError("not a regular file", path)
     with open(descriptor, "rb") as file:
-        return file.read()
+        data = file.read(FILE_MAX + 1)
+    if len(data) > FILE_MAX:
+        raise UnitNotFoundError(f"over {FILE_MAX} bytes, which is no unit file", path)
+    return data
 
 
 def _aliases(path: str, directories: Iterable[str]) -> list[str]:
@@ -377,6 +384,7 @@ def load_spec(
         raise UnitNotFoundError("the unit is masked", path)
     assignments: list[Assignment] = []
     diagnostics: list[Diagnostic] = []
+    files: list[str] = []
     names = dict.fromkeys([name, *_aliases(path, directories)])
     for file in (path, *_dropins(names, directories)):
         drop_in = file != path
@@ -387,8 +395,27 @@ def load_spec(
                 raise
             diagnostics.append(Diagnostic(Origin(file), f"{error.message}; ignored"))
             continue
+        files.append(file)
         found, problems = parse(data, file, drop_in=drop_in)
         assignments += found
         diagnostics += problems
     surroundings = _surroundings(name, path, environ, user=user)
-    return interpret(name, assignments, surroundings, path, diagnostics)
+    spec = interpret(name, assignments, surroundings, path, diagnostics)
+    return attrs.evolve(spec, files=tuple(files))
+
+
+def strangers(files: Iterable[str], directories: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Give the files that are symbolic links to somewhere else, and where that is.
+
+    Args:
+        files: The files of a unit.
+        directories: Where units may be; below them is inside.
+    """
+    inside = [os.path.realpath(directory) for directory in directories]
+    for file in files:
+        real = os.path.realpath(file)
+        inside_too = [*inside, os.path.realpath(os.path.dirname(os.path.abspath(file)))]
+        if os.path.islink(file) and not any(
+            real.startswith(f"{directory}/") for directory in inside_too
+        ):
+            yield file, real

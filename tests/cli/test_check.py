@@ -150,3 +150,29 @@ def test_library(tmp_path: Path) -> None:
     found = sockact.check(_unit(tmp_path, FAULTY), systemd=252)
     assert [one.severity for one in found].count(sockact.Severity.NOTE) == 1
     assert str(found[0]).startswith(f"{tmp_path}/w.socket:3:1: warning: SocketMode=")
+
+
+def test_a_link_out_of_the_search_path_is_seen(tmp_path: Path) -> None:
+    """What a unit reads from elsewhere is told; a link to a neighbour is not worth a word."""
+    units, elsewhere = tmp_path / "units", tmp_path / "elsewhere"
+    (units / "a.socket.d").mkdir(parents=True)
+    elsewhere.mkdir()
+    _unit(units, "[Socket]\nListenStream=1\n", "a.socket")
+    (units / "b.socket").symlink_to("a.socket")
+    assert run("check", str(units)).stdout == ""
+    secret = elsewhere / "secret"
+    secret.write_text("[Socket]\nBacklog=5\n", encoding="ascii")
+    (units / "a.socket.d" / "x.conf").symlink_to(secret)
+    done = run("check", str(units / "a.socket"))
+    assert done.returncode == 1
+    assert f"x.conf: warning: is a link to {secret}, which is outside" in done.stdout
+
+
+def test_a_huge_file_is_refused(tmp_path: Path) -> None:
+    """A unit from somebody else costs no more memory than units need."""
+    path = tmp_path / "huge.socket"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    done = run("check", str(path))
+    assert (done.returncode, done.stderr.count("\n")) == (66, 1)
+    assert "over 4194304 bytes" in done.stderr
