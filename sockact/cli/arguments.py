@@ -19,7 +19,11 @@ class ActivationCommand(click.Command):
         while True:
             parser = self.make_parser(ctx)
             parser.allow_interspersed_args = False
-            _, left, _ = parser.parse_args(args=list(rest))
+            try:
+                _, left, _ = parser.parse_args(args=list(rest))
+            except click.UsageError as error:
+                error.ctx = error.ctx or ctx  # so that the message names this command's --help
+                raise
             used = rest[: len(rest) - len(left)]
             ended = bool(used) and used[-1] == "--"
             options += used[:-1] if ended else used

@@ -676,6 +676,7 @@ def test_setenv_wins_over_the_users_variables() -> None:
     [
         (["-l", "tcp:0", "-E", "LISTEN_FDNAMES=x", "--", "true"], 2, "sockact itself sets that"),
         (["-p", "Bogus=1", "--print"], 2, "there is none"),
+        (["-l"], 2, "(see sockact exec --help)"),
         (["-l", "tcp:0", "--fdname", "", "--", "true"], 2, "empty"),
         (
             ["-l", "tcp:0", "--chdir", "/etc/passwd", "--", "true"],
