@@ -40,20 +40,27 @@ def _umask() -> str:
     return next(line for line in status.splitlines() if line.startswith("Umask"))
 
 
+def _state() -> tuple[object, ...]:
+    """Return what a test may not change, in the order of `_NAMES`."""
+    environ = dict(os.environ)
+    environ.pop("PYTEST_CURRENT_TEST", None)
+    return open_fds(), _children(), _umask(), environ, os.getcwd()
+
+
+_NAMES = ("descriptors", "children", "umask", "environment", "working directory")
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks() -> Iterator[None]:
     """Fail a test that leaves a descriptor, a child, a umask, a variable or a directory changed."""
-    gc.collect()
-    environ = dict(os.environ)
-    environ.pop("PYTEST_CURRENT_TEST", None)
-    before = (open_fds(), _children(), _umask(), environ, os.getcwd())
+    before = _state()
     yield
-    gc.collect()
-    environ = dict(os.environ)
-    environ.pop("PYTEST_CURRENT_TEST", None)
-    after = (open_fds(), _children(), _umask(), environ, os.getcwd())
-    names = ("descriptors", "children", "umask", "environment", "working directory")
-    for name, old, new in zip(names, before, after, strict=True):
+    after = _state()
+    if after != before:
+        # Perhaps only a cycle holds it. To collect each time would take longer than the tests.
+        gc.collect()
+        after = _state()
+    for name, old, new in zip(_NAMES, before, after, strict=True):
         assert new == old, f"the test changed the process's {name}"
 
 
