@@ -148,3 +148,60 @@ class NotifyError(SockactError, OSError):
 
     def __str__(self) -> str:
         return str(self.strerror)
+
+
+class RendezvousError(SockactError, OSError):
+    """Something at a rendezvous failed.
+
+    Attributes:
+        errno: The error number, or 0 where the kernel did not say no.
+    """
+
+    def __init__(self, message: str, errno: int = 0) -> None:
+        super().__init__(errno, message)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class TruncatedError(RendezvousError):
+    """A message lost descriptors or bytes on its way, as the kernel reports it.
+
+    What had come of it has been closed.
+    """
+
+
+class LocalProtocolError(RendezvousError):
+    """This side asked its end of the rendezvous protocol for something that is not its turn."""
+
+
+class RemoteProtocolError(RendezvousError):
+    """The peer broke the rendezvous protocol: its fault, or it speaks another one."""
+
+
+class OwnerNotFoundError(RendezvousError):
+    """Nobody answers at the rendezvous path."""
+
+
+class UntrustedOwnerError(RendezvousError):
+    """Whoever listens at the rendezvous path is a user that is not to be believed."""
+
+
+class RefusedError(RendezvousError):
+    """The owner, or the receiver, said no; nothing has changed.
+
+    Attributes:
+        reason: Why, as sockact-rendezvous(7) lists it: ``busy``, ``denied``, ``unknown-name`` …
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class TakeoverAbortedError(RendezvousError):
+    """A takeover was broken off before its commit; whoever served before goes on serving."""
+
+
+class PathInUseError(RendezvousError):
+    """The rendezvous path cannot be used: somebody owns it, or something else stands there."""

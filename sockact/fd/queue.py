@@ -1,0 +1,143 @@
+"""How full the queue of a socket is. Nothing here changes the fd or takes from the queue."""
+
+import contextlib
+import os
+import socket as _socket
+import stat
+import struct
+import sys
+from typing import Literal
+
+import attrs
+
+from sockact.fd.probe import borrowed
+from sockact.spec import AsValue
+
+
+@attrs.frozen(eq=False, repr=False)
+class Queue(AsValue):
+    """What waits in a socket to be accepted or received, and how much may.
+
+    Attributes:
+        now: What waits. Linux lets `limit` + 1 connections wait (net/sock.h: sk_acceptq_is_full),
+            and the datagram that reaches `limit` may pass it.
+        limit: The backlog of listen(2), or the size of the receive buffer.
+        unit: ``connections``, or ``bytes`` as the kernel accounts them, overhead included.
+    """
+
+    now: int
+    limit: int
+    unit: Literal["connections", "bytes"]
+
+
+def queue(fd: int) -> Queue | None:
+    """Return how full the queue of a listening or datagram socket is.
+
+    Connections for a listening TCP (MPTCP too) or Unix socket, bytes for UDP and netlink.
+
+    Returns:
+        None for what else a descriptor can be, and where the kernel does not tell: vsock; Unix
+        datagrams, which are accounted to their sender alone (net/unix/af_unix.c); a Unix listener
+        of another network namespace than this process's; systems other than Linux.
+
+    Raises:
+        OSError: `fd` is not open (EBADF).
+    """
+    status = os.fstat(fd)
+    if not stat.S_ISSOCK(status.st_mode) or sys.platform != "linux":
+        return None
+    # An O_PATH descriptor of a socket's node looks like a socket and is none. An old kernel, or
+    # a sandbox, may refuse any of the questions.
+    with contextlib.suppress(OSError):
+        sock = borrowed(fd)
+        try:
+            inet = sock.family in (_socket.AF_INET, _socket.AF_INET6)
+            if sock.family == _socket.AF_NETLINK or (inet and sock.type == _socket.SOCK_DGRAM):
+                return _received(sock)
+            if not sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):
+                return None
+            if inet:
+                return _tcp_backlog(sock)
+            if sock.family == _socket.AF_UNIX:
+                return _unix_backlog(status.st_ino)
+        finally:
+            sock.detach()
+    return None
+
+
+_SO_MEMINFO = 55  # asm-generic/socket.h, Linux 4.12
+_MEMINFO = struct.Struct("=II")  # linux/sock_diag.h: RMEM_ALLOC, RCVBUF, and more
+
+
+def _received(sock: _socket.socket) -> Queue | None:
+    """Return what the receive buffer holds."""
+    raw = sock.getsockopt(_socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size)
+    if len(raw) != _MEMINFO.size:
+        return None
+    now, limit = _MEMINFO.unpack(raw)
+    return Queue(now, limit, "bytes")
+
+
+_LISTEN = 10  # net/tcp_states.h: TCP_LISTEN, of Unix sockets too
+_TCP_INFO = struct.Struct("=B23xII")  # linux/tcp.h: tcpi_state, tcpi_unacked, tcpi_sacked
+
+
+def _tcp_backlog(sock: _socket.socket) -> Queue | None:
+    """Return the accept queue: a listener's tcp_info shows it in two fields (net/ipv4/tcp.c)."""
+    raw = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _TCP_INFO.size)
+    if len(raw) != _TCP_INFO.size:
+        return None
+    state, now, limit = _TCP_INFO.unpack(raw)
+    return Queue(now, limit, "connections") if state == _LISTEN else None
+
+
+# linux/netlink.h, linux/sock_diag.h, linux/unix_diag.h
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_REQUEST = 1
+_UDIAG_SHOW_RQLEN = 0x10
+_UNIX_DIAG_RQLEN = 4
+_ANY_COOKIE = 0xFFFFFFFF
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
+_REQUEST = struct.Struct(
+    "=BBxxIIIII"
+)  # unix_diag_req: family, protocol, states, inode, show, cookie
+_ANSWER = struct.Struct("=BBBxIII")  # unix_diag_msg: family, type, state, inode, cookie
+_ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
+_RQLEN = struct.Struct("=II")  # unix_diag_rqlen: rqueue, wqueue
+_ANSWER_MAX = 4096  # what is asked for takes 52 bytes
+
+
+def _unix_backlog(inode: int) -> Queue | None:
+    """Ask for one Unix listener (sock_diag(7)); this process's namespace may not have it."""
+    if inode > 0xFFFFFFFF:
+        return None
+    body = _REQUEST.pack(_socket.AF_UNIX, 0, 0, inode, _UDIAG_SHOW_RQLEN, _ANY_COOKIE, _ANY_COOKIE)
+    head = _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
+    with _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
+        netlink.sendto(head + body, (0, 0))
+        # The kernel has answered by now, from within the call.
+        answer, sender = netlink.recvfrom(_ANSWER_MAX, _socket.MSG_DONTWAIT)
+    return _rqlen(answer, inode) if sender[0] == 0 else None
+
+
+def _rqlen(answer: bytes, inode: int) -> Queue | None:
+    """Find the queue of the listener `inode` in a netlink message; None in an error or a mess."""
+    at = _HEADER.size + _ANSWER.size
+    if len(answer) < at:
+        return None
+    length, kind, *_rest = _HEADER.unpack_from(answer)
+    if kind != _SOCK_DIAG_BY_FAMILY or not at <= length <= len(answer):
+        return None
+    _family, _type, state, found, *_cookie = _ANSWER.unpack_from(answer, _HEADER.size)
+    if found != inode or state != _LISTEN:
+        return None
+    while length - at >= _ATTRIBUTE.size:
+        size, attribute = _ATTRIBUTE.unpack_from(answer, at)
+        if not _ATTRIBUTE.size <= size <= length - at:
+            return None
+        if attribute == _UNIX_DIAG_RQLEN and size == _ATTRIBUTE.size + _RQLEN.size:
+            now, limit = _RQLEN.unpack_from(answer, at + _ATTRIBUTE.size)
+            return Queue(now, limit, "connections")
+        at += (size + 3) & ~3
+    return None

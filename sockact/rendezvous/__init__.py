@@ -1,0 +1,1 @@
+"""A socket set and an independent process that takes it over: SCM_RIGHTS at a path."""
