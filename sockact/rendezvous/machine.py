@@ -48,7 +48,7 @@ from sockact.rendezvous.tables import (
 )
 
 H = TypeVar("H")
-S = TypeVar("S", OwnerState, ClientState)
+S = TypeVar("S", bound=OwnerState | ClientState)
 
 
 class Clock:

@@ -48,7 +48,8 @@ def encode(message: Message, fds: int = 0) -> bytes:
         ValueError: It is too long for a frame.
     """
     fields: dict[str, object] = {"type": message.TYPE}
-    for name in message.__match_args__:
+    names: tuple[str, ...] = message.__match_args__
+    for name in names:
         value: object = getattr(message, name)
         if isinstance(value, Manifest):
             value = value.to_columns()
