@@ -30,8 +30,12 @@ if TYPE_CHECKING:
         definition,
         listen,
         load,
+        offer,
         socket,
+        takeover,
     )
+    from sockact.rendezvous.take import Holding, drop, holdings, put, take
+    from sockact.rendezvous.thread import Rendezvous
     from sockact.sockets.bind import open_specs
     from sockact.sockets.socketset import NamedSocket, SocketSet
     from sockact.spec import Kind, ListenerSpec, SocketSpec
@@ -59,8 +63,12 @@ _HOMES = {
         "definition",
         "listen",
         "load",
+        "offer",
         "socket",
+        "takeover",
     ),
+    "sockact.rendezvous.take": ("Holding", "drop", "holdings", "put", "take"),
+    "sockact.rendezvous.thread": ("Rendezvous",),
     "sockact.sockets.bind": ("open_specs",),
     "sockact.sockets.socketset": ("NamedSocket", "SocketSet"),
     "sockact.spec": ("Kind", "ListenerSpec", "SocketSpec"),
@@ -71,10 +79,12 @@ _MODULES = ("daemon", "errors", "notify")
 __all__ = [
     "Description",
     "Finding",
+    "Holding",
     "Kind",
     "ListenerSpec",
     "NamedSocket",
     "Prepared",
+    "Rendezvous",
     "Severity",
     "SocketSet",
     "SocketSpec",
@@ -85,8 +95,10 @@ __all__ = [
     "daemon",
     "definition",
     "describe",
+    "drop",
     "errors",
     "execute",
+    "holdings",
     "is_fifo",
     "is_mq",
     "is_socket",
@@ -97,9 +109,13 @@ __all__ = [
     "listen_fds",
     "load",
     "notify",
+    "offer",
     "open_specs",
     "prepare",
+    "put",
     "socket",
+    "take",
+    "takeover",
     "wait_for_traffic",
 ]
 

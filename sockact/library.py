@@ -18,6 +18,7 @@ from sockact.spec import Diagnostic, Kind, Origin, Setting, SocketSpec
 from sockact.unitfile.listen import parse_listen
 
 if TYPE_CHECKING:
+    from sockact.rendezvous.thread import Rendezvous
     from sockact.unitfile.check import Finding, Line
 
 
@@ -300,3 +301,72 @@ def socket(name: str | None = None) -> _socket.socket:
         OSError: It is no socket (ENOTSOCK).
     """
     return listen_fds().socket(name)
+
+
+def takeover(
+    path: str,
+    *definitions: str,
+    timeout: float = 30.0,
+    patience: float = 60.0,
+    drain: float = 0.0,
+    trusted: Sequence[int] = (),
+    stream: bool = False,
+    warn: Warn = warn_by_default,
+) -> "Rendezvous":
+    """Take the sockets over from the process that owns `path`, or open them if there is none.
+
+    Sockets are matched by fd name, kind and address. What the definitions add is opened; what they
+    leave out is closed when the former owner is gone. Nothing changes for the former owner, or for
+    anybody's clients, before `Rendezvous.ready`.
+
+    Args:
+        path: The rendezvous: the path of a Unix socket, or an abstract name with a leading ``@``.
+        definitions: ``--listen`` texts; none to take everything as it is.
+        timeout: Seconds to wait for an owner that is busy, starting or stopping.
+        patience: Seconds that this process may need until it is ready.
+        drain: Seconds that its own drain may last, once it has a successor; 0 for ever.
+        trusted: Users who may own the path besides root and this process's own user.
+        stream: Whether to publish the path with SOCK_STREAM, as where there is no SOCK_SEQPACKET.
+        warn: Called with a line for each option that could not be set.
+
+    Raises:
+        ListenTextError: A text is wrong.
+        PathInUseError: The path cannot be used.
+        UntrustedOwnerError: The owner is not to be trusted.
+        RefusedError: The owner said no.
+        TakeoverAbortedError: The owner broke it off; it goes on serving.
+        BindError: A listener that is new could not be opened; the owner goes on serving.
+    """
+    from sockact.rendezvous.furnish import Options, come  # noqa: PLC0415 - most start without
+    from sockact.rendezvous.thread import Rendezvous  # noqa: PLC0415
+
+    specs = [definition(text, warn=warn).spec for text in definitions]
+    options = Options(timeout, patience, drain, tuple(trusted), stream)
+    return Rendezvous(*come(path, specs, options, warn))
+
+
+def offer(
+    path: str,
+    sockets: SocketSet,
+    *,
+    timeout: float = 5.0,
+    drain: float = 0.0,
+    stream: bool = False,
+) -> "Rendezvous":
+    """Own `path`, and offer copies of `sockets` to whoever may have them.
+
+    Args:
+        path: The rendezvous: the path of a Unix socket, or an abstract name with a leading ``@``.
+        sockets: The set, which belongs to the rendezvous from now on.
+        timeout: Seconds to wait for an owner that is starting or stopping.
+        drain: Seconds that the drain may last, once there is a successor; 0 for ever.
+        stream: Whether to publish the path with SOCK_STREAM, as where there is no SOCK_SEQPACKET.
+
+    Raises:
+        PathInUseError: The path has an owner, or cannot be used; `sockets` stays the caller's.
+    """
+    from sockact.rendezvous.furnish import Options, offer_set  # noqa: PLC0415
+    from sockact.rendezvous.thread import Rendezvous  # noqa: PLC0415
+
+    options = Options(timeout=timeout, drain=drain, stream=stream)
+    return Rendezvous(*offer_set(path, sockets, options), sockets)

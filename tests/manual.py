@@ -1,6 +1,6 @@
-"""The directives in sockact.socket(5) as the directive table has them.
+"""The directives in sockact.socket(5) as the directive table has them, and other such parts.
 
-``python -m tests.manual`` writes them into the page; a test finds out whether they stand there.
+``python -m tests.manual`` writes them into the pages; a test finds out whether they stand there.
 """
 
 from itertools import groupby
@@ -9,8 +9,10 @@ from pathlib import Path
 from sockact.directives import TABLE
 from sockact.spec import Directive, Moment
 from sockact.unitfile.explain import facts
+from tests import manual_rendezvous
 
 PAGE = Path(__file__).resolve().parent.parent / "man" / "sockact.socket.5"
+RENDEZVOUS = PAGE.with_name("sockact-rendezvous.7")
 BEGIN = '.\\" The rest of this section is written by: python -m tests.manual\n'
 END = '.\\" End of what is written by: python -m tests.manual\n'
 
@@ -54,12 +56,23 @@ def render() -> str:
     return "".join(parts)
 
 
+def begin(block: str) -> str:
+    """Return the line in front of a part of sockact-rendezvous(7)."""
+    return f'.\\" Written by python -m tests.manual: {block}\n'
+
+
+def _write(page: Path, begin_line: str, text: str) -> None:
+    before, found, rest = page.read_text(encoding="utf-8").partition(begin_line)
+    _, ended, after = rest.partition(END)
+    assert found and ended, f"{page.name} lacks: {begin_line}"  # noqa: PT018
+    page.write_text(before + begin_line + text + END + after, encoding="utf-8")
+
+
 def main() -> None:
-    """Write the directives into the manual page."""
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(before + BEGIN + render() + END + after, encoding="utf-8")
+    """Write the parts into the manual pages."""
+    _write(PAGE, BEGIN, render())
+    for block, text in manual_rendezvous.BLOCKS.items():
+        _write(RENDEZVOUS, begin(block), text())
 
 
 if __name__ == "__main__":

@@ -263,6 +263,22 @@ def test_due_but_never_made(short_dir: Path) -> None:
     _adds_up(result)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only 127.0.0.1 is there")
+def test_loopback_sources_in_turn() -> None:
+    """Over loopback each connection comes from the next address, and none from the server's."""
+    with socket.create_server(("127.0.0.3", 0), backlog=100) as listener:
+        with Load(listener.getsockname(), timeout=0.1) as load:
+            result = load.stop()
+        hosts = []
+        for _ in range(result.requests):
+            client, (host, _) = listener.accept()
+            client.close()
+            hosts.append(host)
+    assert _counts(result) == {"timed_out": result.requests}
+    assert len(set(hosts)) == len(hosts) >= 4
+    assert hosts[:3] == ["127.0.0.2", "127.0.0.4", "127.0.0.5"]
+
+
 def test_percentiles() -> None:
     """A percentile is the nearest rank of those under way in a window, and none of none."""
     latencies = [

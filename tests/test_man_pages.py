@@ -17,7 +17,8 @@ from sockact.activation import notify
 from sockact.cli import exits, group
 from sockact.directives import TABLE
 from sockact.unitfile.listen import SCHEMES
-from tests import manual
+from sockact.rendezvous.messages import MESSAGES
+from tests import manual, manual_rendezvous
 
 MAN = Path(__file__).resolve().parent.parent / "man"
 
@@ -90,6 +91,19 @@ def test_directives() -> None:
     written = text.partition(manual.BEGIN)[2].partition(manual.END)[0]
     assert written == manual.render()
     assert re.findall(r"^\.It Cm (\w+) Ns =$", written, re.MULTILINE) == list(TABLE)
+
+
+@pytest.mark.parametrize("block", manual_rendezvous.BLOCKS)
+def test_rendezvous(block: str) -> None:
+    """The specification of the protocol says what its tables say; see tests/manual_rendezvous.py."""
+    text = page("sockact-rendezvous.7")
+    written = text.partition(manual.begin(block))[2].partition(manual.END)[0]
+    assert written == manual_rendezvous.BLOCKS[block]()
+
+
+def test_every_message_is_told() -> None:
+    """Each message has a place in the list, and each ends in a sentence on who sends it."""
+    assert list(manual_rendezvous.SENDERS) == list(MESSAGES)
 
 
 def functions_in(text: str) -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ PUBLIC = {
     "SocketUnit", "__version__", "activated_or_listen", "check", "daemon", "definition", "describe",
     "errors", "execute", "is_fifo", "is_mq", "is_socket", "is_socket_inet", "is_socket_unix",
     "is_special", "listen", "listen_fds", "load", "notify", "open_specs", "prepare", "socket",
-    "wait_for_traffic",
+    "wait_for_traffic", "Holding", "Rendezvous", "drop", "holdings", "offer", "put", "take", "takeover",
 }  # fmt: skip
 
 

@@ -110,7 +110,7 @@ class Lead(Action):
 
 @attrs.frozen(eq=False, repr=False)
 class StepDown(Action):
-    """Client: it served without the owner's confirmation, and the owner has taken back."""
+    """Client: it serves no more; the owner has taken back, or may now that it is told."""
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -138,8 +138,10 @@ class Failed(Action):
         reason: Why.
         text: Why, for a person.
         refused: Whether the peer said no, rather than that something broke.
+        lost: Whether the peer was lost without a word.
     """
 
     reason: Reason
     text: str
     refused: bool = False
+    lost: bool = False

@@ -50,6 +50,11 @@ from sockact.rendezvous.tables import CLIENT, CLIENT_SECONDS, ENDINGS, FINAL, Cl
 
 H = TypeVar("H")
 
+_ANSWERS: dict[type[Message], tuple[Op, ...]] = {
+    Offer: (Op.GET, Op.TAKEOVER),
+    Listing: (Op.LIST,),
+    Done: (Op.DROP,),
+}
 _EVENTS: dict[type[Message], Event] = {
     Welcome: Event.WELCOME,
     Accept: Event.ACCEPT,
@@ -98,6 +103,7 @@ class ClientSide(Side[ClientState, H]):
         self._hello = hello or Hello(1, VERSION)
         self._give = give
         self._led = False
+        self._released = False
         super().__init__(ClientState.GREETING, now, identify)
 
     # What happens.
@@ -113,6 +119,8 @@ class ClientSide(Side[ClientState, H]):
             now: The time.
             dead: Whether the owner is known, or must be assumed, to be dead.
         """
+        if self.state is ClientState.HEIR:
+            return []
         event = Event.LOST_DEAD if dead else Event.LOST
         return self._end(event, Reason.FAILED, "the owner is gone", now)
 
@@ -129,11 +137,13 @@ class ClientSide(Side[ClientState, H]):
         """Tell the former owner to close its reserve, because this one hands over or ends."""
         del now
         leading = self.state in (ClientState.LEADING, ClientState.PRESUMING)
-        return [Send(Release())] if leading else []
+        return self._release() if leading else []
 
     # What it means.
 
     def _take(self, message: Message, now: float) -> list[Action]:
+        if self._request.op not in _ANSWERS.get(type(message), (self._request.op,)):
+            raise BrokenError(f"a {message.TYPE} message answers no {self._request.op.value}")
         match message:
             case Offer():
                 return self._offered(message, now)
@@ -212,25 +222,32 @@ class ClientSide(Side[ClientState, H]):
             case ClientState.PRESUMING:
                 return self._lead()
             case ClientState.ALONE:
-                return [
-                    *(self._lead() if before is not ClientState.LEADING else ()),
-                    Alone(),
-                    Close(),
-                ]
+                # An owner that is told so does not take the end of the connection for our death.
+                rest = self._release() if event is Event.BROKEN else []
+                return [*self._lead(), *rest, Alone(), Close()]
+        if before is ClientState.HEIR:
+            return [Failed(reason, text, refused)]
         actions: list[Action] = []
         if handles := self._receiving.release():
             actions.append(CloseHandles(handles))
         if told:
             actions.append(Send(told))
-        if before is ClientState.PRESUMING:
+        if before in (ClientState.PRESUMING, ClientState.LEADING):
             actions.append(StepDown())
-        return [*actions, Failed(reason, text, refused), Close()]
+        lost = event in (Event.LOST, Event.LOST_DEAD)
+        return [*actions, Failed(reason, text, refused, lost), Close()]
 
     def _lead(self) -> list[Action]:
         if self._led:
             return []
         self._led = True
         return [Lead()]
+
+    def _release(self) -> list[Action]:
+        if self._released:
+            return []
+        self._released = True
+        return [Send(Release())]
 
     def _seconds(self, state: ClientState) -> float | None:
         return CLIENT_SECONDS.get(state)

@@ -79,7 +79,8 @@ class Estate(Generic[H]):
     def chosen(self, who: Who, names: Sequence[str]) -> tuple[Manifest, tuple[H, ...]]:
         """Return what `who` may get under these names, in their order; without names, everything.
 
-        A name is that of a set, or else an fd name.
+        A name is that of a set, or else an fd name. One that comes again adds nothing, so what is
+        returned is at most twice what there is.
 
         Raises:
             KeyError: Nothing that `who` may get has one of the names; its argument is the name.
@@ -87,7 +88,7 @@ class Estate(Generic[H]):
         sets = self.visible(who)
         if not names:
             return _joined((held.manifest, held.handles) for held in sets)
-        return _joined(self._find(sets, name) for name in names)
+        return _joined(self._find(sets, name) for name in dict.fromkeys(names))
 
     def _find(self, sets: Sequence[HeldSet[H]], name: str) -> tuple[Manifest, tuple[H, ...]]:
         for held in sets:

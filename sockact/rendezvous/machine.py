@@ -9,7 +9,9 @@ What makes a takeover safe:
 - The owner alone decides. It goes on serving until the taker has voted by Ready, and it serves
   again if the taker is lost before it has said Committed: its copies are closed only after that.
 - Committed is final. Before the owner gives up waiting for it, its driver reads what has already
-  come, so a taker that could send it may rely on it even if the owner hangs.
+  come, so a taker that could send it may rely on it even if the owner hangs. From there on neither
+  end takes a fault of the other's for a reason to undo it: a taker that has said Committed leads,
+  and a former owner that breaks off its drain closes its reserve instead of serving again.
 - Whoever breaks off says Abort first. So the end of a connection without one, of a peer that is
   dead, tells a taker that has adopted everything that it is alone in charge.
 - While it drains, the former owner keeps its copies in reserve. If its successor dies without a
@@ -23,6 +25,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from sockact.errors import LocalProtocolError
 from sockact.rendezvous.actions import Action, CloseHandles, Consider, Send
 from sockact.rendezvous.messages import (
+    TEXT_MAX,
     Abort,
     Accept,
     Ack,
@@ -37,6 +40,7 @@ from sockact.rendezvous.passage import BrokenError, Giving, Identify, Receiving
 from sockact.rendezvous.tables import (
     ALIVE_SECONDS,
     AWAITED,
+    CUT,
     ENDINGS,
     FINAL,
     SILENCE_SECONDS,
@@ -112,7 +116,7 @@ class Side(abc.ABC, Generic[S, H]):
     def receive(self, message: Message, handles: Sequence[H], now: float) -> list[Action]:
         """Take a message; its handles are owned here from now on."""
         self._clock.heard = now
-        if self.state in FINAL:
+        if self.state in CUT:
             return [CloseHandles(tuple(handles))] if handles else []
         try:
             if isinstance(message, Fds):
@@ -122,11 +126,13 @@ class Side(abc.ABC, Generic[S, H]):
             return [] if isinstance(message, Alive) else self._take(message, now)
         except BrokenError as error:
             rest = self._closing(handles)
-            return [*rest, *self._break(error.reason, error.text, now)]
+            return [*rest, *self._break(error.reason, error.text, now, Event.BROKEN)]
 
     def broken(self, text: str, now: float) -> list[Action]:
         """Note that what the peer sent is no message at all."""
-        return self._break(Reason.PROTOCOL, text, now)
+        if self.state in CUT:
+            return []
+        return self._break(Reason.PROTOCOL, text, now, Event.BROKEN)
 
     def expire(self, now: float) -> list[Action]:
         """Note the time. Messages that have come already are to be handed in before."""
@@ -146,7 +152,8 @@ class Side(abc.ABC, Generic[S, H]):
 
     def refuse(self, reason: Reason, text: str, now: float) -> list[Action]:
         """No: there is no room for what is offered, or what is asked for cannot be done."""
-        return self._end(Event.DO_REFUSE, reason, text, now, told=Refuse(reason, text))
+        told = Refuse(reason, text[:TEXT_MAX])
+        return self._end(Event.DO_REFUSE, reason, text, now, told=told)
 
     def cancel(self, text: str, now: float) -> list[Action]:
         """Break off."""
@@ -154,7 +161,9 @@ class Side(abc.ABC, Generic[S, H]):
 
     def smaller_chunk(self) -> list[Action]:
         """Send less at once: the kernel would not take the last Fds (ENOBUFS)."""
-        message = self._giving.smaller_chunk() if self._giving else None
+        if self._giving is None or Event.ACK_PART not in self._moves[self.state]:
+            return []
+        message = self._giving.smaller_chunk()
         return [] if message is None else [Send(*message)]
 
     # For the two ends to fill in.
@@ -219,7 +228,7 @@ class Side(abc.ABC, Generic[S, H]):
         """End it, and tell the peer why."""
         if self.state in FINAL:
             return []
-        return self._end(event, reason, text, now, told=Abort(reason, text))
+        return self._end(event, reason, text, now, told=Abort(reason, text[:TEXT_MAX]))
 
     def _move(self, event: Event, now: float) -> None:
         after = self._moves[self.state].get(event)

@@ -168,13 +168,17 @@ class Manifest:
 
     def _written_size(self) -> int:
         """Return at least as many bytes as JSON takes for it."""
-        size = 70 * self._count + 200
-        for name, limit in _TEXT_LIMITS.items():
-            if limit:
-                text = "".join(self._columns[name])
+        size = 250
+        for name, kind in COLUMNS.items():
+            column = self._columns[name]
+            if kind is str:
+                text = "".join(column)
                 plain = text.isascii() and text.isprintable()
                 escapes = text.count('"') + text.count("\\")
                 size += (len(text) if plain else 6 * 2 * len(text)) + escapes + 3 * self._count
+            else:
+                longest = 5 if kind is bool else len(str(max(column, default=0)))
+                size += (longest + 1) * self._count
         return size
 
     def to_columns(self) -> dict[str, object]:

@@ -158,7 +158,7 @@ class OwnerSide(Side[OwnerState, H]):
     def _take(self, message: Message, now: float) -> list[Action]:
         match message:
             case Offer():
-                return self._offered(message, now)
+                return self._put_offered(message, now)
             case Ack():
                 return self._acked(message, now)
             case Request():
@@ -240,8 +240,10 @@ class OwnerSide(Side[OwnerState, H]):
             return Reason.DENIED, f"uid {self.who.uid} may not {op.value} here"
         if op in (Op.PUT, Op.DROP) and not estate.stores:
             return Reason.UNSUPPORTED, f"this owner serves; only a holder takes a {op.value}"
-        if estate.phase is not Phase.OWNING and op not in (Op.GET, Op.LIST):
-            verb = "is taking over" if estate.phase is Phase.HANDING else "has taken over"
+        lasting = op in (Op.GET, Op.LIST) and estate.phase is not Phase.RELEASED
+        if estate.phase is not Phase.OWNING and not lasting:
+            begun = estate.phase in (Phase.HANDING, Phase.COMMITTING)
+            verb = "is taking over" if begun else "has taken over"
             return Reason.BUSY, f"{estate.successor} {verb}"
         if op is Op.TAKEOVER and estate.writers:
             return Reason.BUSY, f"the set {estate.writers[0]!r} is being put"
@@ -260,6 +262,17 @@ class OwnerSide(Side[OwnerState, H]):
         if name in self._estate.sets and not request.replace:
             return Reason.EXISTS, f"there is a set called {name!r}; drop or replace it"
         return None
+
+    def _put_offered(self, offer: Offer, now: float) -> list[Action]:
+        actions = self._offered(offer, now)
+        if any(offer.entries.column("role")):
+            raise BrokenError("only what a program serves can be put; an entry has a role")
+        return actions
+
+    def _chunk(self) -> list[Action]:
+        if self._estate.phase is Phase.RELEASED:
+            raise BrokenError(f"{self._estate.successor} has taken over", Reason.BUSY)
+        return super()._chunk()
 
     def _adopted(self, now: float) -> list[Action]:
         self._move(Event.ADOPTED_ALL if self._handing else Event.ADOPTED, now)
@@ -285,7 +298,10 @@ class OwnerSide(Side[OwnerState, H]):
         if told:
             actions.append(Send(told))
         self._leave_put()
-        if before in (OwnerState.COMMITTING, OwnerState.DRAINING):
+        if before is OwnerState.DRAINING and told:
+            self._estate.phase = Phase.RELEASED
+            actions.append(CloseReserve())
+        elif before in (OwnerState.COMMITTING, OwnerState.DRAINING):
             self._take_back()
             actions.append(Resume(text))
         elif self._handing and before is not OwnerState.RELEASED:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from sockact.rendezvous.manifest import Identity, Manifest
-from sockact.rendezvous.messages import Fds, Offer, Reason
+from sockact.rendezvous.messages import ENTRIES_MAX, Fds, Offer, Reason
 
 H = TypeVar("H")
 
@@ -83,8 +83,10 @@ class Receiving(Generic[H]):
         """Note a part of the manifest; return whether it is the last one.
 
         Raises:
-            BrokenError: The parts contradict each other.
+            BrokenError: The parts contradict each other, or there are too many.
         """
+        if offer.count > ENTRIES_MAX:
+            raise BrokenError(f"{offer.count} descriptors are too many", Reason.LIMIT)
         self._parts.append(offer.entries)
         have = sum(map(len, self._parts))
         if not len(offer.entries) or have > offer.count or (have == offer.count) == offer.more:

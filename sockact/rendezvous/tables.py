@@ -52,6 +52,7 @@ class Event(enum.Enum):
     DO_DRAINED = "drained here"
     DO_CANCEL = "given up here"
     # What happens to the connection.
+    BROKEN = "the peer broke the protocol"
     LOST = "the peer's end is closed"
     LOST_DEAD = "the peer is dead"
     EXPIRED = "the time is over"
@@ -143,10 +144,17 @@ CLIENT: Mapping[ClientState, Mapping[Event, ClientState]] = {
     _C.ADOPTED: {_E.DO_READY: _C.VOTED, _E.LOST_DEAD: _C.HEIR},
     _C.HEIR: {_E.DO_READY: _C.ALONE, _E.DO_CANCEL: _C.CLOSED},
     _C.VOTED: {_E.COMMIT: _C.COMMITTED, _E.LOST_DEAD: _C.ALONE},
-    _C.COMMITTED: {_E.DRAIN: _C.LEADING, _E.LOST_DEAD: _C.ALONE, _E.EXPIRED: _C.PRESUMING},
-    _C.PRESUMING: {_E.DRAIN: _C.LEADING, _E.LOST_DEAD: _C.ALONE},
+    _C.COMMITTED: {
+        _E.DRAIN: _C.LEADING,
+        _E.LOST_DEAD: _C.ALONE,
+        _E.BROKEN: _C.ALONE,
+        _E.EXPIRED: _C.PRESUMING,
+    },
+    _C.PRESUMING: {_E.DRAIN: _C.LEADING, _E.LOST_DEAD: _C.ALONE, _E.BROKEN: _C.ALONE},
     _C.LEADING: {
         _E.GONE: _C.ALONE,
+        _E.BROKEN: _C.ALONE,
+        _E.REFUSE: _C.ALONE,
         _E.LOST: _C.ALONE,
         _E.LOST_DEAD: _C.ALONE,
         _E.ABORT: _C.ALONE,
@@ -161,11 +169,14 @@ CLIENT: Mapping[ClientState, Mapping[Event, ClientState]] = {
 """The client's moves. What `ENDINGS` lists ends every other state."""
 
 ENDINGS = {
-    _E.REFUSE, _E.ABORT, _E.LOST, _E.LOST_DEAD, _E.EXPIRED, _E.DO_REFUSE, _E.DO_CANCEL,
+    _E.REFUSE, _E.ABORT, _E.BROKEN, _E.LOST, _E.LOST_DEAD, _E.EXPIRED, _E.DO_REFUSE, _E.DO_CANCEL,
 }  # fmt: skip
 """Where a table has no move for one of these, the state that follows is CLOSED."""
 
-FINAL = {_O.DONE, _O.CLOSED, _C.DONE, _C.CLOSED, _C.ALONE}
+FINAL: set[OwnerState | ClientState] = {_O.DONE, _O.CLOSED, _C.DONE, _C.CLOSED, _C.ALONE}
+
+CUT: set[OwnerState | ClientState] = {*FINAL, _C.HEIR}
+"""The states in which the connection is closed: whatever seems to come from it means nothing."""
 
 OWNER_SECONDS: Mapping[OwnerState, float] = {
     _O.GREETING: 5.0,

@@ -45,7 +45,7 @@ def encode(message: Message, fds: int = 0) -> bytes:
     """Return the frame of a message that goes with so many descriptors.
 
     Raises:
-        ValueError: It is too long for a frame.
+        ValueError: It is too long for a frame, or has a number that is infinite.
     """
     fields: dict[str, object] = {"type": message.TYPE}
     names: tuple[str, ...] = message.__match_args__
@@ -56,7 +56,7 @@ def encode(message: Message, fds: int = 0) -> bytes:
         elif isinstance(value, Op | Reason):
             value = value.value
         fields[name] = value
-    body = json.dumps(fields, separators=(",", ":")).encode("ascii")
+    body = json.dumps(fields, separators=(",", ":"), allow_nan=False).encode("ascii")
     if len(body) > _BODY_MAX:
         raise ValueError(f"a {message.TYPE} message of {len(body)} bytes")
     return HEADER.pack(MAGIC, FRAMING, fds, len(body)) + body
@@ -84,7 +84,7 @@ def _read_header(data: bytes) -> tuple[int, int]:
 
 def _read_body(body: bytes) -> Message:
     try:
-        found = json.loads(body, parse_constant=_no_constant)
+        found = json.loads(str(body, "utf-8"), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise RemoteProtocolError(f"a message is no JSON: {error}") from None
     if type(found) is not dict:
@@ -92,11 +92,16 @@ def _read_body(body: bytes) -> Message:
     kind = found.get("type")
     message = MESSAGES.get(kind) if type(kind) is str else None
     if message is None:
-        raise RemoteProtocolError(f"there is no message of type {str(kind)[:40]!r}")
+        raise RemoteProtocolError(f"there is no message of type {_shown(kind)}")
     try:
         return message(**_fields(message, found))
     except (TypeError, ValueError) as error:
         raise RemoteProtocolError(f"a {message.TYPE} message is malformed: {error}") from None
+
+
+def _shown(value: object) -> str:
+    """Return a value for a person; what is nested may be too deep for repr()."""
+    return repr(value[:40]) if type(value) is str else f"<{type(value).__name__}>"
 
 
 def decode(frame: bytes, fds: int) -> Message:
@@ -206,15 +211,14 @@ def _value(message: type[Message], field: "attrs.Attribute[object]", value: obje
 
 
 def _choice(kind: type[Op] | type[Reason], value: object) -> object:
-    try:
-        return kind(value)
-    except ValueError:
-        # A newer peer may have a newer reason; its text says it.
-        return Reason.FAILED if kind is Reason and type(value) is str else _unknown_op(value)
-
-
-def _unknown_op(value: object) -> Op:
-    raise ValueError(f"there is no operation {str(value)[:40]!r}")
+    if type(value) is str:
+        try:
+            return kind(value)
+        except ValueError:
+            # A newer peer may have a newer reason; its text says it.
+            if kind is Reason:
+                return Reason.FAILED
+    raise ValueError(f"there is no {kind.__name__.lower()} {_shown(value)}")
 
 
 def _items(
@@ -223,7 +227,9 @@ def _items(
     limit = ENTRIES_MAX if message.TYPE == "listing" else _LIST_MAX
     if len(value) > limit:
         raise ValueError(f"{name} has {len(value)} items")
-    if kind is float and all(type(item) in (int, float) for item in value):
+    if kind is float:
+        if not all(type(item) in (int, float) and 0 <= item < _INT_MAX for item in value):  # type: ignore[operator]
+            raise ValueError(f"{name} has an item that is no number, or out of range")
         return tuple(float(item) for item in value)  # type: ignore[arg-type]
     if not all(type(item) is kind for item in value):
         raise ValueError(f"{name} has an item that is no {kind.__name__}")

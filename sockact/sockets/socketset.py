@@ -244,6 +244,15 @@ class SocketSet:
         self._entries, self._cleanups = [], []
         return numbers
 
+    def forget(self) -> None:
+        """Let go of the entries, which somebody else owns now; what undoes their opening stays."""
+        self._entries = []
+
+    def leave(self) -> None:
+        """Close everything, and leave every node in place: another process serves there."""
+        self._cleanups = []
+        self.close()
+
     def close(self) -> None:
         """Close everything, and remove the nodes of units with RemoveOnStop=yes.
 

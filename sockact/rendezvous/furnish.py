@@ -1,0 +1,194 @@
+"""Definitions and what was taken, put together: what is missing is opened, the rest is told.
+
+All or nothing: if something cannot be opened, what was opened is undone, and whoever served before
+goes on as if nobody had asked.
+"""
+
+import os
+from collections.abc import Sequence
+
+import attrs
+
+from sockact import directives
+from sockact.fd.own import OwnedFd
+from sockact.rendezvous.inspect import manifest_of
+from sockact.rendezvous.manifest import Manifest
+from sockact.rendezvous.match import pair
+from sockact.rendezvous.meet import SEQPACKET, STREAM
+from sockact.rendezvous.react import Reactor
+from sockact.rendezvous.take import as_set
+from sockact.rendezvous.takeover import Arrival, Tenure, arrive
+from sockact.rendezvous.talk import close_all
+from sockact.sockets.bind import has_ipv6, open_specs
+from sockact.sockets.resolve import resolve_spec
+from sockact.sockets.socketset import NamedSocket, SocketSet
+from sockact.sockets.task import Warn
+from sockact.spec import Origin, Setting, SocketSpec
+
+
+@attrs.frozen
+class Options:
+    """How to come to a rendezvous, and how long things may take there.
+
+    Attributes:
+        timeout: Seconds to wait for an owner that is busy, starting or stopping.
+        patience: Seconds that this process may need until it is ready.
+        drain: Seconds that its own drain may last, once it has a successor; 0 for ever.
+        trusted: Users who may own the path besides root and this process's own user.
+        stream: Whether to publish a path with SOCK_STREAM, as where there is no SOCK_SEQPACKET.
+    """
+
+    timeout: float = 30.0
+    patience: float = 60.0
+    drain: float = 0.0
+    trusted: tuple[int, ...] = ()
+    stream: bool = False
+
+
+def non_blocking(spec: SocketSpec) -> SocketSpec:
+    """Return a spec whose listeners are non-blocking, unless it says something of that itself.
+
+    O_NONBLOCK belongs to the description, which two processes share during a takeover: a blocking
+    accept() would hang in the one that loses the race.
+    """
+    name = directives.NON_BLOCKING.name
+    if name in spec.settings:
+        return spec
+    return attrs.evolve(spec, settings={**spec.settings, name: Setting(True, Origin("takeover"))})
+
+
+class _Furnished:
+    """The program's sockets, and what is known of each."""
+
+    def __init__(self) -> None:
+        self.sockets = SocketSet()
+        self.rows = Manifest()
+        self.dropped: list[OwnedFd] = []
+
+
+def _furnish(arrival: Arrival, specs: Sequence[SocketSpec], warn: Warn) -> _Furnished:
+    specs = [resolve_spec(non_blocking(spec)) for spec in specs]
+    listeners = [listener for spec in specs for listener in spec.listeners]
+    entries = list(arrival.manifest)
+    found, unwanted = pair(listeners, entries, 6 if has_ipv6() else 4)
+    missing = {id(one) for one, index in zip(listeners, found, strict=True) if index is None}
+    to_open = [
+        attrs.evolve(spec, listeners=tuple(one for one in spec.listeners if id(one) in missing))
+        for spec in specs
+        if any(id(one) in missing for one in spec.listeners)
+    ]
+    opened = open_specs(to_open, warn=warn)
+    handles, arrival.handles = arrival.handles, ()
+    furnished = _Furnished()
+    try:
+        new = iter(list(opened))
+        rows = []
+        for listener, index in zip(listeners, found, strict=True):
+            if index is None:
+                entry = next(new)
+                rows.append(manifest_of([(entry.name, entry)], entry.name))
+            else:
+                entry = NamedSocket(listener.name, handles[index].release(), listener)
+                rows.append(arrival.manifest.select([index]))
+            furnished.sockets.append(entry)
+    except BaseException:
+        opened.discard()
+        furnished.sockets.close()
+        close_all(handles)
+        raise
+    # What undoes the opening goes along; the order is that of the definitions.
+    opened.forget()
+    furnished.sockets.extend(opened)
+    furnished.rows = Manifest.joined(rows or [Manifest()])
+    furnished.dropped = [handles[index] for index in unwanted]
+    return furnished
+
+
+def keep(tenure: Tenure, sockets: SocketSet, rows: Manifest) -> None:
+    """Have copies of the program's sockets passed on: all of one fd name are a set of that name."""
+    names: dict[str, list[int]] = {}
+    for index, name in enumerate(sockets.names):
+        names.setdefault(name, []).append(index)
+    numbers = sockets.filenos()
+    for name, indices in names.items():
+        copies: list[OwnedFd] = []
+        try:
+            copies += [OwnedFd(os.dup(numbers[index])) for index in indices]
+        except BaseException:
+            close_all(copies)
+            raise
+        tenure.add_set(name, rows.select(indices), copies)
+
+
+def come(
+    path: str, specs: Sequence[SocketSpec], options: Options, warn: Warn
+) -> tuple[Reactor, Tenure, SocketSet]:
+    """Take over from the owner at `path`, or be the first; open what the definitions add.
+
+    Without definitions everything is taken as it is.
+
+    Returns:
+        What drives it, the tenure, and the program's sockets, all owned by the caller.
+
+    Raises:
+        RendezvousError: As `arrive` says.
+        BindError: A listener that is new could not be opened; the owner goes on.
+    """
+    reactor = Reactor()
+    arrival: Arrival | None = None
+    tenure: Tenure | None = None
+    sockets = SocketSet()
+    try:
+        arrival = arrive(
+            reactor,
+            path,
+            timeout=options.timeout,
+            patience=options.patience,
+            trusted=options.trusted,
+        )
+        if specs:
+            furnished = _furnish(arrival, specs, warn)
+        else:
+            furnished = _Furnished()
+            furnished.rows = arrival.manifest
+            handles, arrival.handles = arrival.handles, ()
+            furnished.sockets = as_set(arrival.manifest.names, handles)
+        sockets = furnished.sockets
+        tenure = Tenure(
+            reactor, arrival, drain=options.drain, kind=STREAM if options.stream else SEQPACKET
+        )
+        arrival = None
+        keep(tenure, sockets, furnished.rows)
+        tenure.drop_after_drain(furnished.dropped)
+    except BaseException as error:
+        sockets.discard()
+        if tenure:
+            tenure.close(str(error))
+        elif arrival:
+            arrival.abandon(str(error))
+        reactor.close()
+        raise
+    return reactor, tenure, sockets
+
+
+def offer_set(path: str, sockets: SocketSet, options: Options) -> tuple[Reactor, Tenure]:
+    """Be the owner at `path`, with copies of `sockets`, which stay the caller's.
+
+    Raises:
+        PathInUseError: The path has an owner, or cannot be used.
+    """
+    reactor = Reactor()
+    tenure: Tenure | None = None
+    try:
+        arrival = arrive(reactor, path, timeout=options.timeout, patience=0.0, take=False)
+        tenure = Tenure(
+            reactor, arrival, drain=options.drain, kind=STREAM if options.stream else SEQPACKET
+        )
+        rows = [manifest_of([(entry.name, entry)], entry.name) for entry in sockets]
+        keep(tenure, sockets, Manifest.joined(rows or [Manifest()]))
+    except BaseException:
+        if tenure:
+            tenure.close()
+        reactor.close()
+        raise
+    return reactor, tenure

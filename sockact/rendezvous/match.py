@@ -1,0 +1,92 @@
+"""Which of the sockets that were taken is the one that a definition asks for. Pure."""
+
+import socket as _socket
+from collections.abc import Iterable, Sequence
+
+from sockact.rendezvous.manifest import Entry
+from sockact.spec import (
+    InetAddress,
+    Kind,
+    ListenerSpec,
+    NetlinkAddress,
+    PathAddress,
+    UnixAddress,
+    VsockAddress,
+)
+
+_KINDS = {
+    Kind.STREAM: ("Stream",),
+    Kind.DATAGRAM: ("Datagram",),
+    Kind.SEQPACKET: ("SequentialPacket",),
+    Kind.FIFO: ("FIFO",),
+    Kind.SPECIAL: ("File", "Device"),
+    Kind.NETLINK: ("Netlink",),
+    Kind.MQUEUE: ("MessageQueue", "File"),
+}
+
+
+def matches(listener: ListenerSpec, entry: Entry, any_version: int) -> bool:
+    """Whether a descriptor is what `listener` would open: same name, kind and address.
+
+    Args:
+        listener: The definition, with host names resolved.
+        entry: What the descriptor is.
+        any_version: The IP version, 4 or 6, of "every address of this machine".
+    """
+    if entry.role or listener.name != entry.name or entry.kind not in _KINDS[listener.kind]:
+        return False
+    address = listener.address
+    match address:
+        case InetAddress():
+            return _is_inet(address, entry, any_version)
+        case UnixAddress():
+            return entry.family == "AF_UNIX" and entry.address == address.path
+        case VsockAddress():
+            return entry.address == f"vsock:{address.cid}:{address.port}"
+        case NetlinkAddress():
+            return entry.address == f"{address.protocol} {address.group}"
+        case PathAddress():
+            return entry.address.endswith(address.path)
+    return False
+
+
+def _is_inet(address: InetAddress, entry: Entry, any_version: int) -> bool:
+    version = address.version or any_version
+    if entry.family != ("AF_INET" if version == 4 else "AF_INET6"):
+        return False
+    family = _socket.AF_INET if version == 4 else _socket.AF_INET6
+    host, _, port = entry.address.partition("%")[0].rpartition(":")
+    wanted = address.host or ("0.0.0.0" if version == 4 else "::")
+    if address.port and port != str(address.port):  # port 0: whichever it had got
+        return False
+    return _packed(family, host.strip("[]")) == _packed(family, wanted)
+
+
+def _packed(family: int, host: str) -> bytes:
+    try:
+        return _socket.inet_pton(family, host)
+    except OSError:
+        return host.encode()
+
+
+def pair(
+    listeners: Iterable[ListenerSpec], entries: Sequence[Entry], any_version: int
+) -> tuple[list[int | None], list[int]]:
+    """Find for each listener an entry that nobody else has found.
+
+    Returns:
+        For each listener the index of its entry, or None; and the indices of entries that no
+        listener wants, duties left out.
+    """
+    free: dict[str, list[int]] = {}
+    for index, entry in enumerate(entries):
+        if not entry.role:
+            free.setdefault(entry.name, []).append(index)
+    found: list[int | None] = []
+    for listener in listeners:
+        candidates = free.get(listener.name, [])
+        chosen = next((i for i in candidates if matches(listener, entries[i], any_version)), None)
+        if chosen is not None:
+            candidates.remove(chosen)
+        found.append(chosen)
+    return found, sorted(index for indices in free.values() for index in indices)

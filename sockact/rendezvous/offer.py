@@ -1,0 +1,284 @@
+"""The owner at work: it answers at the rendezvous, within limits that a peer cannot move.
+
+Whatever a peer does costs at most one connection's memory and time; the limits stand here and in
+`sockact.rendezvous.tables`. Who may not do anything here is told so and sent away before it has
+said a word.
+"""
+
+import contextlib
+import os
+import resource
+import socket as _socket
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from sockact.fd.own import OwnedFd
+from sockact.fd.peer import allow_descriptors
+from sockact.rendezvous.actions import (
+    Action,
+    CloseReserve,
+    Consider,
+    DropSets,
+    Failed,
+    Report,
+    Resume,
+    StopAccepting,
+    Store,
+    Yielded,
+)
+from sockact.rendezvous.estate import Estate
+from sockact.rendezvous.manifest import Manifest
+from sockact.rendezvous.meet import who_is
+from sockact.rendezvous.messages import Listing, Reason, Refuse
+from sockact.rendezvous.owner import OwnerSide
+from sockact.rendezvous.policy import Rule, Who
+from sockact.rendezvous.react import READ, Reactor
+from sockact.rendezvous.talk import Connection, Talk, identify
+
+CONNECTIONS_MAX = 128
+"""Connections at a time; further ones wait in the backlog."""
+
+CONNECTIONS_EACH = 16
+"""Connections of one user at a time, root and the owner's own included."""
+
+_ACCEPTS = 16
+_PAUSE_SECONDS = 0.1
+_SPARE_FDS = 32
+
+
+class Keeper(Protocol):
+    """What an owner does with its sets; the program's side of an `Owner`."""
+
+    def stop_accepting(self) -> None:
+        """Accept no more, at once: the sockets are about to be the successor's."""
+
+    def yielded(self) -> None:
+        """Begin to drain: the successor serves."""
+
+    def close_reserve(self) -> None:
+        """Close the copies of all that was handed over."""
+
+    def resume(self, why: str) -> None:
+        """Accept again: the successor is gone."""
+
+    def store(
+        self, name: str, rule: Rule, manifest: Manifest, handles: tuple[OwnedFd, ...]
+    ) -> None:
+        """Keep a set, taking ownership of its handles; raise OSError or ValueError if not."""
+
+    def drop(self, names: Sequence[str]) -> None:
+        """Close sets."""
+
+    def trouble(self, who: Who, text: str) -> None:
+        """Hear of a conversation that came to nothing."""
+
+
+def room_for(count: int) -> str:
+    """Return why this process cannot take so many more descriptors; nothing if it can.
+
+    The soft limit is raised to the hard one if need be.
+    """
+    have = len(os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"))
+    need = have + count + _SPARE_FDS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or need <= soft:
+        return ""
+    if hard == resource.RLIM_INFINITY or need <= hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            return ""
+    return (
+        f"{count} descriptors are too many: {have} are open, and the limit is {hard}"
+        " (RLIMIT_NOFILE, LimitNOFILE=)"
+    )
+
+
+class Owner:
+    """Answers at a rendezvous as long as it is watched by a reactor.
+
+    The listener stays the caller's. `close` ends every conversation.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        listener: _socket.socket,
+        estate: Estate[OwnedFd],
+        keeper: Keeper,
+        drain: float = 0.0,
+    ) -> None:
+        """Begin to answer."""
+        self._reactor = reactor
+        self._listener = listener
+        self._estate = estate
+        self._keeper = keeper
+        self._drain = drain
+        self._talks: dict[Talk, int] = {}
+        self._successor: Talk | None = None
+        self._listening = False
+        self._closed = False
+        self._paused_until: float | None = None
+        reactor.add(self)
+        self._listen()
+
+    def _listen(self) -> None:
+        wanted = (
+            not self._closed
+            and self._successor is None
+            and self._paused_until is None
+            and len(self._talks) < CONNECTIONS_MAX
+        )
+        if wanted and not self._listening:
+            self._reactor.watch(self._listener.fileno(), READ, self._accept)
+        elif self._listening and not wanted:
+            self._reactor.unwatch(self._listener.fileno())
+        self._listening = wanted
+
+    def _accept(self) -> None:
+        for _ in range(_ACCEPTS):
+            if not self._listening:
+                return
+            try:
+                sock, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError:
+                # EMFILE above all: the connection waits in the backlog, but poll goes on reporting.
+                self._paused_until = time.monotonic() + _PAUSE_SECONDS
+                self._listen()
+                return
+            self._begin(sock)
+
+    def _begin(self, sock: _socket.socket) -> None:
+        try:
+            who = who_is(sock)
+            refusal = self._refusal(who)
+            connection = Connection(sock)
+            if refusal:
+                with contextlib.suppress(OSError):
+                    connection.send(refusal)
+                connection.close()
+                self._keeper.trouble(who, refusal.text)
+                return
+        except OSError:
+            sock.close()
+            return
+        side = OwnerSide(self._estate, who, time.monotonic(), identify=identify, drain=self._drain)
+        talk = Talk(
+            self._reactor,
+            connection,
+            side,
+            lambda action: self._act(talk, side, action),
+            lambda: self._forget(talk),
+        )
+        self._talks[talk] = who.uid
+        self._listen()
+
+    def _refusal(self, who: Who) -> Refuse | None:
+        if not self._estate.policy.may_connect(who, self._estate.rules()):
+            return Refuse(Reason.DENIED, f"uid {who.uid} may do nothing here")
+        if sum(uid == who.uid for uid in self._talks.values()) >= CONNECTIONS_EACH:
+            return Refuse(Reason.LIMIT, f"uid {who.uid} has too many connections here")
+        return None
+
+    def _forget(self, talk: Talk) -> None:
+        self._talks.pop(talk, None)
+        self._listen()
+
+    # For the reactor.
+
+    def deadline(self) -> float | None:
+        """Return when to accept again, after there were no descriptors left to do it with."""
+        return self._paused_until
+
+    def expire(self, now: float) -> None:
+        """Accept again."""
+        del now
+        self._paused_until = None
+        self._listen()
+
+    def _act(self, talk: Talk, side: OwnerSide[OwnedFd], action: Action) -> None:
+        keeper = self._keeper
+        match action:
+            case Consider() | Store() | DropSets() | Report():
+                talk.perform(self._answer(talk, side, action))
+            case StopAccepting():
+                self._successor = talk
+                self._listen()
+                keeper.stop_accepting()
+            case Yielded():
+                keeper.yielded()
+            case CloseReserve():
+                keeper.close_reserve()
+            case Resume():
+                self._successor = None
+                self._listen()
+                keeper.resume(action.why)
+            case Failed():
+                keeper.trouble(side.who, action.text)
+
+    def _answer(
+        self,
+        talk: Talk,
+        side: OwnerSide[OwnedFd],
+        action: Consider | Store[OwnedFd] | DropSets | Report,
+    ) -> list[Action]:
+        """Do what a client asks for, and return what follows."""
+        now, keeper = time.monotonic(), self._keeper
+        match action:
+            case Consider():
+                if why := room_for(action.count):
+                    return side.refuse(Reason.LIMIT, why, now)
+                allow_descriptors(talk.socket)
+                return side.accept(now)
+            case Store():
+                try:
+                    keeper.store(action.name, action.rule, action.manifest, action.handles)
+                except (OSError, ValueError) as error:
+                    text = getattr(error, "strerror", None) or str(error)
+                    return side.refuse(Reason.FAILED, text, now)
+                return side.stored(now)
+            case DropSets():
+                keeper.drop(action.names)
+                return side.dropped(now)
+            case Report():
+                return side.listed(self._listing(action.names), now)
+
+    def _listing(self, names: Sequence[str]) -> list[Listing]:
+        from sockact.fd.queue import queue  # noqa: PLC0415 - only for a list
+
+        parts: list[Listing] = []
+        for name in names:
+            held = self._estate.sets[name]
+            first = 0
+            for part in held.manifest.parts():
+                queues = [queue(h.fileno()) for h in held.handles[first : first + len(part)]]
+                first += len(part)
+                parts.append(
+                    Listing(
+                        part,
+                        more=True,
+                        since=(held.since,) * len(part),
+                        now=tuple(-1 if q is None else q.now for q in queues),
+                        limit=tuple(-1 if q is None else q.limit for q in queues),
+                        unit=tuple("" if q is None else q.unit for q in queues),
+                    )
+                )
+        return [*parts, Listing(Manifest())]
+
+    def drained(self) -> None:
+        """Tell the successor that everything accepted is finished."""
+        talk = self._successor
+        if talk and not talk.closed and isinstance(talk.side, OwnerSide):
+            talk.perform(talk.side.drained(time.monotonic()))
+
+    def close(self, why: str = "the owner ends") -> None:
+        """Break off every conversation, and answer no more; a second time does nothing."""
+        self._closed = True
+        self._listen()
+        self._reactor.remove(self)
+        for talk in list(self._talks):
+            if talk is not self._successor:
+                talk.perform(talk.side.cancel(why, time.monotonic()))
+            talk.close()

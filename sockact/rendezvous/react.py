@@ -1,0 +1,126 @@
+"""Callbacks on descriptors and on time, for whoever wants to drive them.
+
+A `Reactor` is itself a descriptor that becomes readable when there is something to do, so the same
+conversations run in a thread, in a blocking call, and inside asyncio.
+"""
+
+import collections
+import os
+import selectors
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+READ = selectors.EVENT_READ
+WRITE = selectors.EVENT_WRITE
+
+
+class Timed(Protocol):
+    """Something that wants to be called at a time."""
+
+    def deadline(self) -> float | None:
+        """Return when, on the monotonic clock; None for never."""
+
+    def expire(self, now: float) -> None:
+        """Do what is due."""
+
+
+class Reactor:
+    """The descriptors and times that one owner or taker waits for.
+
+    Only `post` may be called from another thread than the one that drives it. It owns its selector
+    and the pipe that wakes it, nothing else.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing to wait for."""
+        self._selector = selectors.DefaultSelector()
+        self._posted: collections.deque[Callable[[], None]] = collections.deque()
+        self._timed: list[Timed] = []
+        try:
+            self._woken, self._waker = (
+                os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK) if hasattr(os, "pipe2") else _pipe()
+            )
+        except BaseException:
+            self._selector.close()
+            raise
+        self._closed = False
+        self.watch(self._woken, READ, self._run_posted)
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when `step` has something to do."""
+        return self._selector.fileno()
+
+    def watch(self, fd: int, events: int, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever `fd` is ready for `events`; a second call changes the first."""
+        try:
+            self._selector.modify(fd, events, callback)
+        except KeyError:
+            self._selector.register(fd, events, callback)
+
+    def unwatch(self, fd: int) -> None:
+        """Forget `fd`; to be called before it is closed (epoll(7), Q6)."""
+        try:
+            self._selector.unregister(fd)
+        except KeyError:
+            return
+
+    def add(self, timed: Timed) -> None:
+        """Call `timed` when it is due, from now on."""
+        self._timed.append(timed)
+
+    def remove(self, timed: Timed) -> None:
+        """Call it no more."""
+        if timed in self._timed:
+            self._timed.remove(timed)
+
+    def post(self, callback: Callable[[], None]) -> None:
+        """Have `callback` run by whoever drives the reactor; callable from any thread."""
+        self._posted.append(callback)
+        try:
+            os.write(self._waker, b"x")
+        except BlockingIOError:
+            return  # it is about to wake anyhow
+
+    def _run_posted(self) -> None:
+        os.read(self._woken, 4096)
+        while self._posted:
+            self._posted.popleft()()
+
+    def timeout(self) -> float | None:
+        """Return the seconds until something is due; None if nothing is."""
+        moments = [when for timed in self._timed if (when := timed.deadline()) is not None]
+        return max(0.0, min(moments) - time.monotonic()) if moments else None
+
+    def step(self, timeout: float | None = 0.0) -> None:
+        """Wait at most so many seconds for the next event, and do everything that is due.
+
+        What descriptors bring comes before what time brings: a peer's word that has arrived counts,
+        however late it is read.
+        """
+        due = self.timeout()
+        wait = due if timeout is None else timeout if due is None else min(due, timeout)
+        for key, _ in self._selector.select(wait):
+            # A callback before this one may have ended what this one is about.
+            if not self._closed and self._selector.get_map().get(key.fd) == key:
+                key.data()
+        now = time.monotonic()
+        for timed in list(self._timed):
+            when = timed.deadline()
+            if when is not None and when <= now:
+                timed.expire(now)
+
+    def close(self) -> None:
+        """Close its own descriptors; a second time does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._selector.close()
+            os.close(self._woken)
+            os.close(self._waker)
+
+
+def _pipe() -> tuple[int, int]:
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    return reader, writer

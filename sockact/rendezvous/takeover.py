@@ -1,0 +1,472 @@
+"""One process's time at a rendezvous: it arrives, serves, is succeeded, and drains.
+
+`arrive` comes to the path: it takes over from the owner there, or finds that there is none. A
+`Tenure` is what follows. It never blocks; who wants to wait, or to serve in a thread, does that
+around it (`sockact.rendezvous.thread`, `sockact.aio`).
+"""
+
+import enum
+import errno
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from sockact.errors import (
+    OwnerNotFoundError,
+    PathInUseError,
+    RefusedError,
+    RendezvousError,
+    TakeoverAbortedError,
+)
+from sockact.fd.identity import identity
+from sockact.fd.own import OwnedFd
+from sockact.fd.peer import overflow_uid, own_pidfd
+from sockact.fd.probe import borrowed
+from sockact.rendezvous.actions import Action, Alone, Failed, Lead, StepDown
+from sockact.rendezvous.estate import Estate, HeldSet
+from sockact.rendezvous.inspect import inspect
+from sockact.rendezvous.manifest import Entry, Manifest
+from sockact.rendezvous.meet import SEQPACKET, WAIT_SECONDS, Place, checked_path
+from sockact.rendezvous.messages import Op, Request
+from sockact.rendezvous.offer import Owner
+from sockact.rendezvous.policy import Policy, Rule, Who
+from sockact.rendezvous.react import Reactor
+from sockact.rendezvous.take import Asking
+from sockact.rendezvous.talk import close_all
+
+if TYPE_CHECKING:
+    import socket as _socket
+
+LISTENER, LOCK, OWNER = "rendezvous", "lock", "owner"
+
+
+class Arrival:
+    """What somebody has found at a path.
+
+    Attributes:
+        place: The path, with its lock.
+        listener: The rendezvous listener; None if there was no owner.
+        manifest: What was taken, duties left out.
+        handles: The descriptors taken, in the same order.
+        asking: The conversation with the owner; None if there was none.
+    """
+
+    def __init__(self, place: Place, asking: Asking | None = None) -> None:
+        """Take ownership of everything."""
+        self.place = place
+        self.asking = asking
+        self.listener: _socket.socket | None = None
+        self.manifest = Manifest()
+        self.handles: tuple[OwnedFd, ...] = ()
+
+    @property
+    def generation(self) -> int:
+        """The generation that the next owner will be."""
+        return self.asking.side.generation + 1 if self.asking else 1
+
+    def abandon(self, why: str) -> None:
+        """Break off: close everything; the owner, if there is one, goes on."""
+        if self.asking:
+            self.asking.abandon(why)
+        close_all(self.handles)
+        self.handles = ()
+        if self.listener:
+            self.listener.close()
+        self.place.close()
+
+
+def arrive(
+    reactor: Reactor,
+    path: str,
+    *,
+    timeout: float,
+    patience: float,
+    trusted: Sequence[int] = (),
+    take: bool = True,
+) -> Arrival:
+    """Take over from the owner at `path`, or find that there is none and lock the path.
+
+    Args:
+        reactor: What drives the conversation, now and later.
+        path: The rendezvous.
+        timeout: Seconds to wait for an owner that is busy, starting or stopping.
+        patience: Seconds that this process may need until it is ready.
+        trusted: Users who may own the path besides root and this process's own user.
+        take: Whether to take over at all; else a live owner is an error.
+
+    Raises:
+        PathInUseError: The path cannot be used, or it has an owner that was not to be disturbed.
+        RefusedError: The owner said no.
+        TakeoverAbortedError: The owner broke it off; it goes on serving.
+        RendezvousError: It came to nothing in another way.
+    """
+    path = checked_path(path)
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            return _try(reactor, path, deadline, patience, trusted, take=take)
+        except RefusedError as error:
+            if error.reason not in ("busy", "limit") or time.monotonic() >= deadline:
+                raise RefusedError(f"{path}: {error}", error.reason) from None
+        except (OwnerNotFoundError, _OwnerDiedError) as error:
+            if time.monotonic() >= deadline:
+                raise PathInUseError(
+                    f"{path}: {path}.lock is held, but nobody answers at the path;"
+                    " somebody may be starting or stopping"
+                ) from error
+        except RendezvousError as error:
+            if type(error) in (RendezvousError, TakeoverAbortedError):
+                raise type(error)(f"{path}: {error}") from None
+            raise
+        time.sleep(WAIT_SECONDS)
+
+
+class _OwnerDiedError(Exception):
+    """The owner died before everything was adopted: there may be none now."""
+
+
+def _try(
+    reactor: Reactor,
+    path: str,
+    deadline: float,
+    patience: float,
+    trusted: Sequence[int],
+    *,
+    take: bool,
+) -> Arrival:
+    request = Request(Op.TAKEOVER, patience=patience)
+    try:
+        return _taken(reactor, path, request, deadline, trusted, take=take)
+    except OwnerNotFoundError:
+        place = Place.occupy(path)
+        if place is None:
+            raise
+    # The lock is ours, so nobody is about to publish; but somebody may have, just before.
+    try:
+        arrival = _taken(reactor, path, request, deadline, trusted, take=take)
+    except OwnerNotFoundError:
+        return Arrival(place)
+    except BaseException:
+        place.close()
+        raise
+    place.close()
+    return arrival
+
+
+def _taken(
+    reactor: Reactor,
+    path: str,
+    request: Request,
+    deadline: float,
+    trusted: Sequence[int],
+    *,
+    take: bool,
+) -> Arrival:
+    asking = Asking(reactor, path, request, deadline, trusted=trusted)
+    try:
+        if not take:
+            raise PathInUseError(f"{path}: has an owner; take over from it, or use another path")
+        asking.run(reactor, deadline)
+    except TakeoverAbortedError:
+        asking.abandon("failed")
+        if asking.lost:
+            raise _OwnerDiedError from None
+        raise
+    except BaseException:
+        asking.abandon("failed")
+        raise
+    arrival = Arrival(Place(path, None), asking)
+    _sort(arrival, asking)
+    return arrival
+
+
+def _sort(arrival: Arrival, asking: Asking) -> None:
+    """Separate the duties from the sets."""
+    manifest, handles = asking.manifest, asking.release()
+    roles = manifest.column("role")
+    sets = [i for i, role in enumerate(roles) if not role]
+    for i, role in enumerate(roles):
+        if role == LISTENER and arrival.listener is None:
+            arrival.listener = borrowed(handles[i].fileno())
+            handles[i].release()
+        elif role == LOCK and arrival.place.lock is None:
+            arrival.place.lock = handles[i]
+        elif role == OWNER:
+            asking.talk.watch_process(handles[i])
+        elif role:
+            handles[i].close()  # a newer owner's duty, which is none of ours
+    arrival.manifest = manifest.select(sets)
+    arrival.handles = tuple(handles[i] for i in sets)
+    if arrival.listener is None:
+        arrival.abandon("there is no listener")
+        raise TakeoverAbortedError("the owner did not pass its rendezvous listener on")
+
+
+class Phase(enum.Enum):
+    """Where a tenure stands."""
+
+    PENDING = "has the sockets, is not ready"
+    VOTED = "is ready, waits for the owner"
+    LEADING = "is the owner"
+    STOPPED = "has stopped accepting for its successor"
+    DRAINING = "has a successor"
+    FAILED = "came to nothing"
+    CLOSED = "is over"
+
+
+class Tenure:
+    """A process's time at a rendezvous, from its arrival on.
+
+    It owns the place, the listener and its own copies of every descriptor that it passes on, so
+    that it does not matter what the program does with the ones that it serves.
+
+    Attributes:
+        phase: Where it stands.
+        estate: What it passes on.
+        failure: Why it came to nothing.
+        was_succeeded: Once it is closed: whether somebody else serves.
+        drain_until: When the drain must be over, on the monotonic clock; None for never.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        arrival: Arrival,
+        *,
+        stores: bool = False,
+        drain: float = 0.0,
+        kind: int = SEQPACKET,
+    ) -> None:
+        """Take over `arrival` but for its handles; where there was no owner, publish the path.
+
+        Raises:
+            PathInUseError: The path cannot be used; the place has been closed.
+        """
+        self.phase = Phase.PENDING
+        self.failure = ""
+        self.was_succeeded = False
+        self.drain_until: float | None = None
+        policy = Policy(os.geteuid(), overflow_uid())
+        self.estate: Estate[OwnedFd] = Estate(policy, generation=arrival.generation, stores=stores)
+        self._reactor = reactor
+        self._place = arrival.place
+        self._asking = arrival.asking
+        self._drain = drain
+        self._owner: Owner | None = None
+        self._dropped: list[OwnedFd] = []
+        self._changed: list[Callable[[], None]] = []
+        self.on_stop: list[Callable[[], None]] = []
+        self.on_resume: list[Callable[[], None]] = []
+        try:
+            self._listener = arrival.listener or self._place.publish(kind)
+        except BaseException:
+            self._place.close()
+            raise
+        self._duties: list[OwnedFd] = []
+        try:
+            self._set_duties()
+        except BaseException:
+            close_all(self._duties)
+            self._listener.close()
+            self._place.close()
+            raise
+        if self._asking:
+            self._asking.then = self._act
+        else:
+            self._lead()
+
+    def _set_duties(self) -> None:
+        """Say what goes along with a takeover beside the sets."""
+        entries: list[Entry] = []
+        handles: list[OwnedFd] = []
+        for role, number in (
+            (LISTENER, self._listener.fileno()),
+            (LOCK, self._place.lock.fileno() if self._place.lock else -1),
+            (OWNER, own_pidfd()),
+        ):
+            if number is None or number < 0:
+                continue
+            owned = OwnedFd(number if role == OWNER else os.dup(number))
+            self._duties.append(owned)
+            handles.append(owned)
+            if role == LISTENER:
+                entries.append(inspect(owned.fileno(), role, "", role))
+            else:
+                device, inode = identity(owned.fileno())
+                entries.append(Entry("", role, device=device, inode=inode, role=role))
+        self.estate.duties = (Manifest(entries), tuple(handles))
+
+    @property
+    def successor(self) -> Who | None:
+        """Who is taking over, or has."""
+        return self.estate.successor
+
+    @property
+    def owns(self) -> bool:
+        """Whether this process is the one that answers."""
+        return self.phase is Phase.LEADING
+
+    @property
+    def predecessor_drains(self) -> bool:
+        """Whether there is a former owner that has not finished."""
+        return bool(self._asking and not self._asking.talk.closed)
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """Call `changed` whenever the phase has changed."""
+        self._changed.append(changed)
+
+    def add_set(
+        self,
+        name: str,
+        manifest: Manifest,
+        handles: Sequence[OwnedFd],
+        rule: Rule | None = None,
+        since: float | None = None,
+    ) -> None:
+        """Take ownership of handles, and pass them on as a set."""
+        when = time.time() if since is None else since
+        self.estate.sets[name] = HeldSet(name, manifest, tuple(handles), rule or Rule(), when)
+
+    def drop_after_drain(self, handles: Sequence[OwnedFd]) -> None:
+        """Take ownership of handles that nobody wants, to close them when the former owner is gone.
+
+        Until then it may still be needed: if this process never gets ready, nothing has happened.
+        """
+        self._dropped += handles
+        if not self.predecessor_drains:
+            self._alone()
+
+    # What the program does.
+
+    def ready(self) -> None:
+        """Vote for the commit; the phase tells what comes of it."""
+        if self.phase is Phase.PENDING and self._asking:
+            self._enter(Phase.VOTED)
+            self._asking.talk.perform(self._asking.side.ready(time.monotonic()))
+
+    def close(self, why: str = "the program ends") -> None:
+        """End it, according to where it stands; a second time does nothing.
+
+        Not ready: the former owner goes on. Succeeded: the successor learns that the drain is over.
+        Otherwise everything is closed, and the path is removed.
+        """
+        if self.phase is Phase.CLOSED:
+            return
+        while self.phase is Phase.STOPPED:
+            # The successor is about to say that it has everything, and has seconds for that.
+            self._reactor.step(None)
+        succeeded = self.was_succeeded = self.phase is Phase.DRAINING
+        if self._owner:
+            if succeeded:
+                self._owner.drained()
+            self._owner.close(why)
+        if self._asking:
+            if self._owner:
+                self._release_predecessor()
+            else:
+                self._asking.abandon(why)
+            self._asking.talk.close()
+        vacant = self._owner is not None and not succeeded
+        self._enter(Phase.CLOSED)
+        self.close_reserve()
+        self._alone()
+        close_all(self._duties)
+        if vacant:
+            self._place.vacate()
+        self._place.close()
+        self._listener.close()
+
+    # The client's end.
+
+    def _act(self, action: Action) -> None:
+        match action:
+            case Lead():
+                self._lead()
+            case Alone():
+                self._alone()
+            case StepDown():
+                self._step_down()
+            case Failed() if self._owner is None:
+                self.failure = action.text
+                self._enter(Phase.FAILED)
+
+    def _lead(self) -> None:
+        self._owner = Owner(self._reactor, self._listener, self.estate, self, self._drain)
+        self._enter(Phase.LEADING)
+
+    def _alone(self) -> None:
+        close_all(self._dropped)
+        self._dropped = []
+
+    def _step_down(self) -> None:
+        """Give back what was taken without the former owner's word."""
+        self.failure = "the former owner has taken back"
+        if self._owner:
+            self._owner.close(self.failure)
+            self._owner = None  # the path is the former owner's
+        self._enter(Phase.FAILED)
+        _call(self.on_stop)
+
+    def _release_predecessor(self) -> None:
+        if self._asking and not self._asking.talk.closed:
+            self._asking.talk.perform(self._asking.side.release(time.monotonic()))
+
+    # The owner's end: sockact.rendezvous.offer.Keeper.
+
+    def stop_accepting(self) -> None:
+        """Have the program stop; the successor waits for that."""
+        self._enter(Phase.STOPPED)
+        _call(self.on_stop)
+
+    def yielded(self) -> None:
+        """Begin to drain."""
+        self._release_predecessor()
+        if self._drain:
+            self.drain_until = time.monotonic() + self._drain
+        self._enter(Phase.DRAINING)
+
+    def close_reserve(self) -> None:
+        """Close the copies that were kept to take back."""
+        for held in self.estate.sets.values():
+            close_all(held.handles)
+        self.estate.sets = {}
+
+    def resume(self, why: str) -> None:
+        """Serve again."""
+        del why
+        if self.phase is Phase.CLOSED:
+            return
+        self.drain_until = None
+        self._enter(Phase.LEADING)
+        _call(self.on_resume)
+
+    def store(
+        self, name: str, rule: Rule, manifest: Manifest, handles: tuple[OwnedFd, ...]
+    ) -> None:
+        """Refuse a set: only a holder takes some."""
+        del name, rule, manifest
+        close_all(handles)
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    def drop(self, names: Sequence[str]) -> None:
+        """Close sets."""
+        for name in names:
+            close_all(self.estate.sets.pop(name).handles)
+
+    def trouble(self, who: Who, text: str) -> None:
+        """Hear of a conversation that came to nothing: not the program's business."""
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        _call(self._changed)
+
+
+def _call(callbacks: Sequence[Callable[[], None]]) -> None:
+    for callback in callbacks:
+        try:
+            callback()
+        except Exception:
+            import logging  # noqa: PLC0415 - a takeover goes on whatever a program's callback does
+
+            logging.getLogger("sockact").exception("a callback of a takeover failed")

@@ -1,0 +1,152 @@
+"""A tenure for a program of threads and plain sockets: a thread answers the rendezvous."""
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from sockact.errors import RendezvousError, TakeoverAbortedError
+from sockact.rendezvous.react import Reactor
+from sockact.rendezvous.takeover import Phase, Tenure
+from sockact.sockets.socketset import SocketSet
+
+
+class Rendezvous:
+    """This process's time at a rendezvous, as `sockact.takeover` and `sockact.offer` begin it.
+
+    Use it as a context manager. Its callbacks run in its own thread.
+
+    Attributes:
+        sockets: The sockets to serve, owned here; closed by `close`.
+    """
+
+    def __init__(self, reactor: Reactor, tenure: Tenure, sockets: SocketSet) -> None:
+        """Take ownership of all three, and begin to answer."""
+        self.sockets = sockets
+        self._reactor = reactor
+        self._tenure = tenure
+        self._changed = threading.Condition()
+        self._phase = tenure.phase
+        self._stopping = False
+        tenure.watch(self._note)
+        self._thread = threading.Thread(target=self._run, name="sockact-rendezvous", daemon=True)
+        self._thread.start()
+
+    def _note(self) -> None:
+        with self._changed:
+            self._phase = self._tenure.phase
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._reactor.step(None)
+
+    def _wait(self, phases: tuple[Phase, ...], timeout: float | None) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self._phase in phases, timeout)
+
+    @property
+    def generation(self) -> int:
+        """How many owners there have been, this one included."""
+        return self._tenure.estate.generation
+
+    @property
+    def phase(self) -> str:
+        """Where it stands, in words."""
+        return self._phase.value
+
+    @property
+    def deadline(self) -> float | None:
+        """When the drain must be over, on the monotonic clock; None while there is no limit."""
+        return self._tenure.drain_until
+
+    def on_drain(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` when a successor is ready: it must have accept() stopped on return.
+
+        Usable as a decorator. The successor serves as soon as every callback has returned.
+        """
+        self._tenure.on_stop.append(callback)
+        return callback
+
+    def on_resume(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` when the successor was lost before the drain was over: accept again.
+
+        Usable as a decorator.
+        """
+        self._tenure.on_resume.append(callback)
+        return callback
+
+    def ready(self, timeout: float | None = 30.0) -> None:
+        """Say that this process can serve; returns when it is the owner, and may accept.
+
+        Args:
+            timeout: Seconds to wait for the former owner; None for as long as it takes.
+
+        Raises:
+            TakeoverAbortedError: The former owner broke it off, or did not answer; it goes on
+                serving, and this process has to leave the sockets alone.
+        """
+        self._reactor.post(self._tenure.ready)
+        ends = (Phase.LEADING, Phase.STOPPED, Phase.DRAINING, Phase.FAILED, Phase.CLOSED)
+        if not self._wait(ends, timeout):
+            self.close()
+            raise TakeoverAbortedError("the former owner did not commit in time")
+        if self._phase is Phase.FAILED:
+            raise TakeoverAbortedError(self._tenure.failure)
+        if self._phase is Phase.CLOSED:
+            raise RendezvousError("the rendezvous was closed")
+
+    def wait_successor(self, timeout: float | None = None) -> bool:
+        """Wait until a successor serves; then drain, and `close`.
+
+        Args:
+            timeout: Seconds to wait at most; None for ever.
+
+        Returns:
+            Whether there is one.
+
+        Raises:
+            TakeoverAbortedError: This process has never become, or is no longer, the owner.
+        """
+        found = self._wait((Phase.DRAINING, Phase.FAILED, Phase.CLOSED), timeout)
+        if self._phase is Phase.FAILED:
+            raise TakeoverAbortedError(self._tenure.failure)
+        return found and self._phase is Phase.DRAINING
+
+    def close(self, timeout: float = 10.0) -> None:
+        """End it; a second time does nothing.
+
+        Before `ready` the former owner goes on as if nobody had asked. With a successor this says
+        that the drain is over. Otherwise the sockets are closed and the path is removed.
+
+        Args:
+            timeout: Seconds to wait for a takeover that is being committed at this moment.
+        """
+        if self._stopping:
+            return
+        if threading.current_thread() is self._thread:
+            raise RendezvousError("close() cannot be called by a callback; set an event instead")
+        undo = self._phase in (Phase.PENDING, Phase.VOTED, Phase.FAILED)
+        self._reactor.post(self._tenure.close)
+        self._wait((Phase.CLOSED,), timeout)
+        self._stopping = True
+        self._reactor.post(lambda: None)
+        self._thread.join()
+        self._reactor.close()
+        if undo:
+            self.sockets.discard()
+        elif self._tenure.was_succeeded:
+            self.sockets.leave()
+        else:
+            self.sockets.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,263 @@
+"""What sockact-rendezvous(7) says of the protocol, from the tables and classes that it runs on.
+
+``python -m tests.manual`` writes it into the page; a test finds out whether it stands there.
+"""
+
+import enum
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from sockact.rendezvous import messages, tables
+from sockact.rendezvous.manifest import COLUMNS, ROWS_MAX, Manifest
+from sockact.rendezvous.messages import MESSAGES, Message, Op, Reason
+
+SENDERS = {
+    "hello": "The client, once, before anything else.",
+    "welcome": "The owner, in answer to hello.",
+    "request": "The client, once, after welcome.",
+    "offer": "The giver: the owner after a get or a takeover, the client right behind a put."
+    " In as many parts as it takes, none of them empty.",
+    "accept": "The receiver, after the last part of the offer.",
+    "refuse": "The owner, at any time before accept, also before it has read anything, and when it"
+    " cannot store what was put; the client, in the place of accept.",
+    "fds": "The giver, after accept, and after each ack but the last.",
+    "ack": "The receiver, after each fds.",
+    "adopted": "The receiver, after the last ack; for a put, when the set is where it will last.",
+    "done": "The owner, after a drop.",
+    "ready": "The taker, when it could serve.",
+    "commit": "The owner, in answer to ready.",
+    "committed": "The taker, in answer to commit.",
+    "drain": "The owner, in answer to committed.",
+    "gone": "The former owner, when its drain is over.",
+    "release": "The new owner, between committed and gone, if it wants.",
+    "abort": "Either, at any time.",
+    "alive": "Either; see DEADLINES. It is no answer to anything.",
+    "listing": "The owner, after a list; in as many parts as it takes, which may be empty.",
+}
+
+_COLUMN_TEXTS = {
+    "set": "The name of the set that the entry belongs to.",
+    "name": "Its fd name.",
+    "kind": "Stream, Datagram, SequentialPacket, Raw or Netlink for a socket, FIFO, File, Device,"
+    " MessageQueue, Other, or what is not known yet.",
+    "family": "The address family of a socket as its C constant is spelled, AF_INET6; else empty.",
+    "address": "Its local address or path as text; for people.",
+    "protocol": "The protocol number of a socket (SO_PROTOCOL).",
+    "listening": "Whether it is a socket that accepts connections.",
+    "device": "st_dev of the file description, as fstat(2) gives it.",
+    "inode": "st_ino of the file description.",
+    "cookie": "SO_COOKIE of a socket; 0 if there is none.",
+    "namespace": "SO_NETNS_COOKIE of a socket; 0 if there is none.",
+    "role": "Empty for what a program serves; else rendezvous, lock or owner, see TAKEOVER.",
+}
+
+_REASON_TEXTS = {
+    Reason.BUSY: "Somebody is taking over, has taken over, or puts a set, at this moment.",
+    Reason.DENIED: "The client is a user who may not do that.",
+    Reason.UNKNOWN_NAME: "Nothing that the client may get has that name, or there is nothing.",
+    Reason.EXISTS: "There is a set of that name, and it was not to be replaced.",
+    Reason.VERSION: "There is no version of the protocol that both speak.",
+    Reason.CAPABILITY: "A capability that the client requires is missing.",
+    Reason.UNSUPPORTED: "This owner does not do that at all.",
+    Reason.LIMIT: "There is no room: RLIMIT_NOFILE of the receiver, or too many connections.",
+    Reason.PROTOCOL: "The peer has sent what it should not.",
+    Reason.MISMATCH: "A descriptor is not the one that the manifest names.",
+    Reason.TIMEOUT: "The peer took too long.",
+    Reason.CANCELLED: "The sender, or whoever uses it, has given up.",
+    Reason.FAILED: "Something else, which the text tells.",
+}
+
+_TYPES = {
+    int: "integer", float: "number", bool: "boolean", str: "string", Manifest: "manifest",
+    Op: "string", Reason: "string",
+    tuple[str, ...]: "list of strings", tuple[int, ...]: "list of integers",
+    tuple[float, ...]: "list of numbers",
+}  # fmt: skip
+
+
+def _roff(text: str) -> str:
+    """Return text as roff, with each sentence on a line of its own."""
+    text = text.replace("`", "").replace("\\", "\\e")
+    text = re.sub(r"([.:;,]) (?=[A-Z])", lambda m: m[1] + ("\n" if m[1] == "." else " "), text)
+    return "\n".join(f"\\&{line}" if line[:1] in ".'" else line for line in text.split("\n"))
+
+
+def _column_table(widths: Sequence[str], head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    width = " ".join(f'"{width}"' for width in widths)
+    lines = [f".Bl -column {width} -compact"]
+    lines.append(".It " + " Ta ".join(f"Em {cell}" for cell in head))
+    lines += [".It " + " Ta ".join(cell or "\\&" for cell in row) for row in rows]
+    return "\n".join([*lines, ".El\n"])
+
+
+def _attributes(kind: type) -> tuple[str, dict[str, str]]:
+    """Return what the docstring of a class says of it, and of each of its attributes."""
+    text, _, rest = inspect.cleandoc(kind.__doc__ or "").partition("\n\nAttributes:\n")
+    found: dict[str, str] = {}
+    name = ""
+    for line in inspect.cleandoc(rest).splitlines():
+        begin = re.match(r"(\w+): (.*)", line)
+        if begin:
+            name = begin[1]
+            found[name] = begin[2]
+        else:
+            found[name] += " " + line.strip()
+    return " ".join(text.split()), found
+
+
+def _default(field: "attrs.Attribute[object]") -> str:
+    value = field.default
+    if value is attrs.NOTHING:
+        return "required"
+    if isinstance(value, bool):
+        return "default " + ("true" if value else "false")
+    if isinstance(value, str) and not value:
+        return "default empty"
+    if isinstance(value, tuple):
+        return "default []"
+    return f"default {value:g}" if isinstance(value, float) else f"default {value}"
+
+
+def _message(kind: type[Message]) -> str:
+    summary, texts = _attributes(kind)
+    lines = [f".It Cm {kind.TYPE}", _roff(summary), ".br", ".Em Sent by :"]
+    sender = SENDERS[kind.TYPE]
+    lines.append(_roff(sender[0].lower() + sender[1:]))
+    fields = attrs.fields(kind)
+    if fields:
+        lines.append(".Bl -tag -width Ds -compact")
+    for field in fields:
+        lines.append(f".It Va {field.name} Pq {_TYPES[field.type]}, {_default(field)}")
+        if field.name in texts:
+            lines.append(_roff(texts[field.name]))
+        elif kind is messages.Fds:
+            lines.append({"first": "The place in the manifest of the first descriptor, from 0.",
+                          "count": "How many descriptors come."}[field.name])  # fmt: skip
+        else:
+            lines.append("How many descriptors have come, in all.")
+    if fields:
+        lines.append(".El")
+    return "\n".join(lines) + "\n"
+
+
+def render_messages() -> str:
+    """Return every message as mdoc."""
+    return ".Bl -tag -width Ds\n" + "".join(map(_message, MESSAGES.values())) + ".El\n"
+
+
+def render_columns() -> str:
+    """Return the columns of a manifest as mdoc."""
+    lines = [".Bl -tag -width Ds -compact"]
+    for name, kind in COLUMNS.items():
+        lines += [f".It Va {name} Pq {_TYPES[kind]}", _roff(_COLUMN_TEXTS[name])]
+    return "\n".join([*lines, ".El\n"])
+
+
+def render_reasons() -> str:
+    """Return the reasons as mdoc."""
+    lines = [".Bl -tag -width unknown-nameX -compact"]
+    for reason in Reason:
+        lines += [f".It Cm {reason.value}", _roff(_REASON_TEXTS[reason])]
+    return "\n".join([*lines, ".El\n"])
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
+
+
+def _states(states: type[enum.Enum], moves: Mapping[enum.Enum, Mapping[tables.Event, enum.Enum]]) -> str:
+    widths = ("CONSIDERING", "fds, the last chunk of a takeover", "CONSIDERING")
+    meanings = [".Bl -tag -width CONSIDERINGX -compact"]
+    rows = []
+    for state in states:
+        final = " Final." if state in tables.FINAL else ""
+        meanings += [f".It Em {state.name}", _roff(_sentence(state.value) + final)]
+        for i, (event, after) in enumerate(moves[state].items()):
+            rows.append((state.name if i == 0 else "", event.value, after.name))
+    table = _column_table(widths, ("State", "Event", "Next"), rows)
+    return "\n".join([*meanings, ".El\n"]) + ".Pp\n" + table
+
+
+def render_owner() -> str:
+    """Return the owner's states and moves as mdoc."""
+    return _states(tables.OwnerState, tables.OWNER)  # type: ignore[arg-type]
+
+
+def render_client() -> str:
+    """Return the client's states and moves as mdoc."""
+    return _states(tables.ClientState, tables.CLIENT)  # type: ignore[arg-type]
+
+
+def render_endings() -> str:
+    """Return the events that end a conversation, as mdoc."""
+    names = [event.value for event in tables.Event if event in tables.ENDINGS]
+    return "\n".join(['.Bl -bullet -compact', *(f".It\n{_roff(name)}" for name in names), ".El\n"])
+
+
+def render_deadlines() -> str:
+    """Return how long each end waits in which state, as mdoc."""
+    rows = []
+    for end, states, seconds in (
+        ("owner", tables.OwnerState, tables.OWNER_SECONDS),
+        ("client", tables.ClientState, tables.CLIENT_SECONDS),
+    ):
+        for state in states:  # type: ignore[attr-defined]
+            wait = f"{seconds[state]:g}" if state in seconds else ""  # type: ignore[index]
+            if state is tables.OwnerState.PREPARED:
+                wait = "patience"
+            elif state is tables.ClientState.ADOPTED:
+                wait = "its own"
+            if not wait:
+                continue
+            alive = "yes" if state in tables.AWAITED else "no"
+            capped = "no" if state in tables.UNCAPPED else "yes"
+            rows.append((end, state.name, wait, alive, capped))
+    table = _column_table(
+        ("client", "COMMITTING", "patience", "alive", "bounded"),
+        ("End", "State", "Seconds", "Alive", "Bounded"), rows,
+    )  # fmt: skip
+    facts = {
+        "bound": (tables.TRANSFER_SECONDS, "from the beginning of a connection, after which a state"
+                  " that is bounded is over, however much time it had left"),
+        "patience": (tables.PATIENCE_MAX, "at most, whatever the request says"),
+        "alive": (tables.ALIVE_SECONDS, "between two alive messages"),
+        "silence": (tables.SILENCE_SECONDS, "without any message, after which the peer of a state"
+                    " with alive has had its time"),
+    }  # fmt: skip
+    lines = [".Bl -tag -width patienceX -compact"]
+    for name, (seconds, text) in facts.items():
+        lines += [f".It {name}", f"{seconds:g} seconds {text}."]
+    return table + ".Pp\n" + "\n".join([*lines, ".El\n"])
+
+
+def render_limits() -> str:
+    """Return the limits as mdoc."""
+    rows = [
+        (f"{messages.BYTES_MAX}", "bytes in a frame, header included"),
+        (f"{messages.FDS_MAX}", "descriptors with a frame (the kernel takes 253)"),
+        (f"{messages.ENTRIES_MAX}", "entries in a manifest, in all its parts"),
+        (f"{ROWS_MAX}", "entries in one part, as written by sockact; a reader takes more"),
+        (f"{messages.NAME_MAX}", "characters in the name of a set or a descriptor"),
+        (f"{messages.TEXT_MAX}", "characters in any other string"),
+        ("64", "characters in kind, family and role"),
+        ("1024", "items in a list, except in a listing"),
+        ("0 to 2^64 - 1", "the integers of a manifest"),
+        ("0 to 2^63 - 1", "integers and numbers elsewhere; -1 too in a list"),
+    ]
+    return _column_table(("0 to 2^64 - 1X", "x"), ("Limit", "What"), rows)
+
+
+BLOCKS = {
+    "messages": render_messages,
+    "columns": render_columns,
+    "reasons": render_reasons,
+    "owner": render_owner,
+    "client": render_client,
+    "endings": render_endings,
+    "deadlines": render_deadlines,
+    "limits": render_limits,
+}
+"""What is written into the page, by the name that stands in its markers."""
