@@ -70,6 +70,25 @@ _REASON_TEXTS = {
     Reason.FAILED: "Something else, which the text tells.",
 }
 
+_FIELD_TEXTS = {
+    ("hello", "fds"): "The most descriptors that it takes with one frame.",
+    ("welcome", "fds"): "The most descriptors that it takes with one frame.",
+    ("request", "op"): "get, takeover, put, list or drop; another is an error.",
+    ("request", "names"): "For a get, sets or fd names; without any, all."
+    " For a drop, sets. For a put, the one name of the new set.",
+    ("request", "patience"): "For a takeover: seconds that the taker may need until it is ready.",
+    ("request", "uids"): "For a put: users who may get the set, besides root and the owner's own.",
+    ("request", "gids"): "For a put: groups that may.",
+    ("request", "replace"): "For a put: whether a set of that name may be replaced.",
+    ("fds", "first"): "The place in the manifest of the first of them, from 0.",
+    ("fds", "count"): "How many come, as the header says too.",
+    ("ack", "count"): "How many have arrived, in all.",
+    ("refuse", "reason"): "Why; see Reasons.",
+    ("abort", "reason"): "Why; see Reasons.",
+    ("listing", "since"): "For each entry, when its set came to the owner, in seconds since 1970.",
+}
+"""Where the page says more than the docstring of a message, or says it from farther away."""
+
 _TYPES = {
     int: "integer", float: "number", bool: "boolean", str: "string", Manifest: "manifest",
     Op: "string", Reason: "string",
@@ -131,13 +150,7 @@ def _message(kind: type[Message]) -> str:
         lines.append(".Bl -tag -width Ds -compact")
     for field in fields:
         lines.append(f".It Va {field.name} Pq {_TYPES[field.type]}, {_default(field)}")
-        if field.name in texts:
-            lines.append(_roff(texts[field.name]))
-        elif kind is messages.Fds:
-            lines.append({"first": "The place in the manifest of the first descriptor, from 0.",
-                          "count": "How many descriptors come."}[field.name])  # fmt: skip
-        else:
-            lines.append("How many descriptors have come, in all.")
+        lines.append(_roff(_FIELD_TEXTS.get((kind.TYPE, field.name)) or texts[field.name]))
     if fields:
         lines.append(".El")
     return "\n".join(lines) + "\n"
@@ -168,7 +181,9 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:] + "."
 
 
-def _states(states: type[enum.Enum], moves: Mapping[enum.Enum, Mapping[tables.Event, enum.Enum]]) -> str:
+def _states(
+    states: type[enum.Enum], moves: Mapping[enum.Enum, Mapping[tables.Event, enum.Enum]]
+) -> str:
     widths = ("CONSIDERING", "fds, the last chunk of a takeover", "CONSIDERING")
     meanings = [".Bl -tag -width CONSIDERINGX -compact"]
     rows = []
@@ -194,7 +209,7 @@ def render_client() -> str:
 def render_endings() -> str:
     """Return the events that end a conversation, as mdoc."""
     names = [event.value for event in tables.Event if event in tables.ENDINGS]
-    return "\n".join(['.Bl -bullet -compact', *(f".It\n{_roff(name)}" for name in names), ".El\n"])
+    return "\n".join([".Bl -bullet -compact", *(f".It\n{_roff(name)}" for name in names), ".El\n"])
 
 
 def render_deadlines() -> str:
@@ -204,7 +219,7 @@ def render_deadlines() -> str:
         ("owner", tables.OwnerState, tables.OWNER_SECONDS),
         ("client", tables.ClientState, tables.CLIENT_SECONDS),
     ):
-        for state in states:  # type: ignore[attr-defined]
+        for state in states:
             wait = f"{seconds[state]:g}" if state in seconds else ""  # type: ignore[index]
             if state is tables.OwnerState.PREPARED:
                 wait = "patience"
@@ -213,23 +228,26 @@ def render_deadlines() -> str:
             if not wait:
                 continue
             alive = "yes" if state in tables.AWAITED else "no"
-            capped = "no" if state in tables.UNCAPPED else "yes"
+            capped = "yes" if state in seconds and state not in tables.UNCAPPED else "no"
             rows.append((end, state.name, wait, alive, capped))
     table = _column_table(
         ("client", "COMMITTING", "patience", "alive", "bounded"),
         ("End", "State", "Seconds", "Alive", "Bounded"), rows,
     )  # fmt: skip
     facts = {
-        "bound": (tables.TRANSFER_SECONDS, "from the beginning of a connection, after which a state"
-                  " that is bounded is over, however much time it had left"),
-        "patience": (tables.PATIENCE_MAX, "at most, whatever the request says"),
-        "alive": (tables.ALIVE_SECONDS, "between two alive messages"),
-        "silence": (tables.SILENCE_SECONDS, "without any message, after which the peer of a state"
-                    " with alive has had its time"),
-    }  # fmt: skip
+        "bound": "{} seconds from the beginning of a connection: then a state that is bounded is"
+        " over, however much of its time is left",
+        "patience": "{} seconds at most, whatever the request says",
+        "alive": "{} seconds between two alive messages",
+        "silence": "{} seconds without any message: then the peer of a state with alive has had its"
+        " time",
+    }
+    limits = (
+        tables.TRANSFER_SECONDS, tables.PATIENCE_MAX, tables.ALIVE_SECONDS, tables.SILENCE_SECONDS,
+    )  # fmt: skip
     lines = [".Bl -tag -width patienceX -compact"]
-    for name, (seconds, text) in facts.items():
-        lines += [f".It {name}", f"{seconds:g} seconds {text}."]
+    for (name, text), limit in zip(facts.items(), limits, strict=True):
+        lines += [f".It {name}", text.format(f"{limit:g}") + "."]
     return table + ".Pp\n" + "\n".join([*lines, ".El\n"])
 
 

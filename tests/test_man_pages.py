@@ -16,8 +16,9 @@ from sockact import errors
 from sockact.activation import notify
 from sockact.cli import exits, group
 from sockact.directives import TABLE
-from sockact.unitfile.listen import SCHEMES
 from sockact.rendezvous.messages import MESSAGES
+from sockact.rendezvous.wire import HEADER, decode
+from sockact.unitfile.listen import SCHEMES
 from tests import manual, manual_rendezvous
 
 MAN = Path(__file__).resolve().parent.parent / "man"
@@ -104,6 +105,22 @@ def test_rendezvous(block: str) -> None:
 def test_every_message_is_told() -> None:
     """Each message has a place in the list, and each ends in a sentence on who sends it."""
     assert list(manual_rendezvous.SENDERS) == list(MESSAGES)
+
+
+def test_frames_in_the_examples() -> None:
+    """Each frame that the specification shows is one, and the bytes of the first are right."""
+    text = page("sockact-rendezvous.7").partition(".Sh EXAMPLES")[2].partition(".Sh ")[0]
+    bodies = re.findall(r"^[CO] (\{(?:.|\n {3})*\})( \[1\])?$", text, re.MULTILINE)
+    assert len(bodies) == 10
+    frames = []
+    for body, fds in bodies:
+        data = body.replace("\n   ", "").encode()
+        frames.append(HEADER.pack(b"sa", 1, 1 if fds else 0, len(data)) + data)
+        decode(frames[-1], 1 if fds else 0)
+    dump = re.search(r"^\.Dl ((?:[0-9a-f]{2} ?)+)$", text, re.MULTILINE)
+    assert dump
+    assert frames[0].startswith(bytes.fromhex(dump[1]))
+    assert f"and has {len(frames[0])} of them." in text
 
 
 def functions_in(text: str) -> dict[str, list[str]]:

@@ -92,7 +92,8 @@ class Estate(Generic[H]):
 
     def _find(self, sets: Sequence[HeldSet[H]], name: str) -> tuple[Manifest, tuple[H, ...]]:
         for held in sets:
-            if held.name == name:
+            # A unit's sockets are called as the unit, unless it says otherwise.
+            if held.name in (name, f"{name}.socket"):
                 return held.manifest, held.handles
         found = []
         for held in sets:

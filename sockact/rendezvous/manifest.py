@@ -36,7 +36,8 @@ class Entry(AsValue):
         cookie: SO_COOKIE of a socket, 0 where there is none.
         namespace: SO_NETNS_COOKIE of a socket, 0 where there is none.
         role: Empty for what a program serves; ``rendezvous`` for the listener of the path, ``lock``
-            for the lock of the path, ``owner`` for a pidfd of the owner: they go with a takeover.
+            for the lock of the path, ``owner`` for a pidfd of the owner, ``state`` for what a
+            holder remembers of its sets: they go with a takeover.
     """
 
     set: str

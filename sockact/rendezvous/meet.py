@@ -171,6 +171,11 @@ class Place:
         """Take ownership of `lock`."""
         self.path = path
         self.lock = lock
+        self._kept = False
+
+    def keep(self) -> None:
+        """Make `vacate` leave the node: somebody else keeps the listener and the lock open."""
+        self._kept = True
 
     @classmethod
     def occupy(cls, path: str) -> "Place | None":
@@ -266,9 +271,10 @@ class Place:
         """Remove the node and the lock, whose holder this is; then close the lock."""
         if self.lock is None or self.lock.closed:
             return
-        for name in (self.path, self.path + ".lock"):
-            with contextlib.suppress(OSError):
-                os.unlink(name)
+        if not self._kept:
+            for name in (self.path, self.path + ".lock"):
+                with contextlib.suppress(OSError):
+                    os.unlink(name)
         self.close()
 
     def close(self) -> None:

@@ -148,10 +148,14 @@ class OwnerSide(Side[OwnerState, H]):
         return [Send(Done()), Close()]
 
     def drained(self, now: float) -> list[Action]:
-        """What was accepted is finished, and the reserve can be closed."""
+        """What was accepted is finished, and the reserve can be closed.
+
+        What has come already is to be handed in before: perhaps it is the end of the successor.
+        """
+        reserve: list[Action] = [CloseReserve()] if self.state is OwnerState.DRAINING else []
         self._move(Event.DO_DRAINED, now)
         self._estate.phase = Phase.RELEASED
-        return [CloseReserve(), Send(Gone()), Close()]
+        return [*reserve, Send(Gone()), Close()]
 
     # What it means.
 

@@ -25,7 +25,6 @@ from sockact.fd.peer import overflow_uid, own_pidfd
 from sockact.fd.probe import borrowed
 from sockact.rendezvous.actions import Action, Alone, Failed, Lead, StepDown
 from sockact.rendezvous.estate import Estate, HeldSet
-from sockact.rendezvous.inspect import inspect
 from sockact.rendezvous.manifest import Entry, Manifest
 from sockact.rendezvous.meet import SEQPACKET, WAIT_SECONDS, Place, checked_path
 from sockact.rendezvous.messages import Op, Request
@@ -38,7 +37,7 @@ from sockact.rendezvous.talk import close_all
 if TYPE_CHECKING:
     import socket as _socket
 
-LISTENER, LOCK, OWNER = "rendezvous", "lock", "owner"
+LISTENER, LOCK, OWNER, STATE = "rendezvous", "lock", "owner", "state"
 
 
 class Arrival:
@@ -50,6 +49,8 @@ class Arrival:
         manifest: What was taken, duties left out.
         handles: The descriptors taken, in the same order.
         asking: The conversation with the owner; None if there was none.
+        state: What a holder remembers of its sets; see `sockact.holder`.
+        generation: The generation that the next owner will be.
     """
 
     def __init__(self, place: Place, asking: Asking | None = None) -> None:
@@ -59,17 +60,15 @@ class Arrival:
         self.listener: _socket.socket | None = None
         self.manifest = Manifest()
         self.handles: tuple[OwnedFd, ...] = ()
-
-    @property
-    def generation(self) -> int:
-        """The generation that the next owner will be."""
-        return self.asking.side.generation + 1 if self.asking else 1
+        self.state: list[OwnedFd] = []
+        self.generation = asking.side.generation + 1 if asking else 1
 
     def abandon(self, why: str) -> None:
         """Break off: close everything; the owner, if there is one, goes on."""
         if self.asking:
             self.asking.abandon(why)
         close_all(self.handles)
+        close_all(self.state)
         self.handles = ()
         if self.listener:
             self.listener.close()
@@ -194,6 +193,8 @@ def _sort(arrival: Arrival, asking: Asking) -> None:
             arrival.place.lock = handles[i]
         elif role == OWNER:
             asking.talk.watch_process(handles[i])
+        elif role == STATE:
+            arrival.state.append(handles[i])
         elif role:
             handles[i].close()  # a newer owner's duty, which is none of ours
     arrival.manifest = manifest.select(sets)
@@ -278,24 +279,28 @@ class Tenure:
 
     def _set_duties(self) -> None:
         """Say what goes along with a takeover beside the sets."""
-        entries: list[Entry] = []
-        handles: list[OwnedFd] = []
-        for role, number in (
-            (LISTENER, self._listener.fileno()),
-            (LOCK, self._place.lock.fileno() if self._place.lock else -1),
-            (OWNER, own_pidfd()),
-        ):
-            if number is None or number < 0:
-                continue
-            owned = OwnedFd(number if role == OWNER else os.dup(number))
-            self._duties.append(owned)
-            handles.append(owned)
-            if role == LISTENER:
-                entries.append(inspect(owned.fileno(), role, "", role))
-            else:
-                device, inode = identity(owned.fileno())
-                entries.append(Entry("", role, device=device, inode=inode, role=role))
-        self.estate.duties = (Manifest(entries), tuple(handles))
+        self.add_duty(LISTENER, OwnedFd(os.dup(self._listener.fileno())))
+        if self._place.lock:
+            self.add_duty(LOCK, OwnedFd(os.dup(self._place.lock.fileno())))
+        if (pidfd := own_pidfd()) is not None:
+            self.add_duty(OWNER, OwnedFd(pidfd))
+
+    def add_duty(self, role: str, handle: OwnedFd) -> None:
+        """Take ownership of a descriptor, and pass it on with a takeover; see `Entry.role`."""
+        self._duties.append(handle)
+        device, inode = identity(handle.fileno())
+        entry = Entry("", role, device=device, inode=inode, role=role)
+        manifest, handles = self.estate.duties
+        self.estate.duties = Manifest([*manifest, entry]), (*handles, handle)
+
+    def remove_duty(self, role: str) -> None:
+        """Close what goes along in that role."""
+        manifest, handles = self.estate.duties
+        kept = [i for i, entry in enumerate(manifest) if entry.role != role]
+        for i in set(range(len(handles))) - set(kept):
+            self._duties.remove(handles[i])
+            handles[i].close()
+        self.estate.duties = manifest.select(kept), tuple(handles[i] for i in kept)
 
     @property
     def successor(self) -> Who | None:

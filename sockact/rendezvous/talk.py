@@ -30,8 +30,17 @@ RETRY_SECONDS = 0.02
 DEATH_SECONDS = 2.0
 """How long to wait, after the end of a connection, for word that the peer is dead."""
 
-_QUEUE_MAX = 64
+LINGER_SECONDS = 5.0
+"""How long the last words of a finished conversation wait for a peer that does not read."""
+
+_QUEUE_MAX = 2048
 """Messages that may wait for a peer that does not read: more than the longest manifest has."""
+
+_READS = 64
+"""Messages that are read at a time, so that nobody who never stops keeps others waiting."""
+
+_READS_BEFORE_JUDGING = 1024
+"""Messages that are read before time is up: more than a socket's queue has room for."""
 
 
 def identify(handles: Sequence[OwnedFd]) -> list[Identity]:
@@ -46,7 +55,13 @@ def close_all(handles: Sequence[OwnedFd]) -> None:
 
 
 class Connection:
-    """Frames over a connected Unix socket, which it owns; never blocks."""
+    """Frames over a connected Unix socket, which it owns; never blocks.
+
+    Attributes:
+        sock: The socket.
+        crowded: Whether what waits to be sent waits for other descriptors in flight to arrive
+            (ETOOMANYREFS), which no poll() tells of, rather than for room in the peer's queue.
+    """
 
     def __init__(self, sock: _socket.socket) -> None:
         """Take ownership of `sock`."""
@@ -56,6 +71,7 @@ class Connection:
             Framer() if sock.type == _socket.SOCK_STREAM else None
         )
         self._out: collections.deque[tuple[bytes, list[OwnedFd]]] = collections.deque()
+        self.crowded = False
 
     def fileno(self) -> int:
         """Return the socket's number."""
@@ -80,7 +96,7 @@ class Connection:
             try:
                 sent = send_some(self.sock, payload, numbers)
             except OSError as error:
-                if not _may_pass(error):
+                if not self._may_pass(error):
                     raise
                 sent = 0
             if sent == len(payload):
@@ -103,9 +119,10 @@ class Connection:
             try:
                 sent = send_some(self.sock, payload, [copy.fileno() for copy in copies])
             except OSError as error:
-                if not _may_pass(error):
+                if not self._may_pass(error):
                     raise
                 return
+            self.crowded = False
             close_all(copies)
             self._out.popleft()
             if sent < len(payload):
@@ -140,6 +157,11 @@ class Connection:
                 close_all(handles)
                 raise
 
+    def _may_pass(self, error: OSError) -> bool:
+        """Whether the kernel may take the message later."""
+        self.crowded = error.errno == errno.ETOOMANYREFS
+        return self.crowded or error.errno == errno.EAGAIN
+
     def close_queue(self) -> None:
         """Give up what waits to be sent."""
         for _, copies in self._out:
@@ -152,11 +174,6 @@ class Connection:
         if self._framer:
             close_all(self._framer.abandon())
         self.sock.close()
-
-
-def _may_pass(error: OSError) -> bool:
-    """Whether the kernel may take the message later."""
-    return error.errno in (errno.EAGAIN, errno.ETOOMANYREFS)
 
 
 class Talk:
@@ -194,6 +211,7 @@ class Talk:
         self._ending = False
         self._lost_at: float | None = None
         self._retry_at: float | None = None
+        self._linger_until: float | None = None
         reactor.watch(connection.fileno(), READ, self._readable)
         reactor.add(self)
 
@@ -246,16 +264,33 @@ class Talk:
         if self._ending and not pending:
             self.close()
             return
-        if pending and self._retry_at is None:
-            self._retry_at = time.monotonic() + RETRY_SECONDS
+        now = time.monotonic()
+        if self._ending and self._linger_until is None:
+            self._linger_until = now + LINGER_SECONDS
+        crowded = pending and self._connection.crowded
+        if crowded and self._retry_at is None:
+            self._retry_at = now + RETRY_SECONDS
         if self._lost_at is None:
-            events = READ | (WRITE if pending else 0)
-            self._reactor.watch(self._connection.fileno(), events, self._readable)
+            # What still comes at the end has no meaning; were it read, it could come for ever.
+            events = (0 if self._ending else READ) | (WRITE if pending and not crowded else 0)
+            if events:
+                self._reactor.watch(self._connection.fileno(), events, self._readable)
+            else:
+                self._reactor.unwatch(self._connection.fileno())
 
     def _readable(self) -> None:
         if self._connection.pending:
             self._flush()
-        while not self.closed and self._lost_at is None:
+        self._read(_READS)
+
+    def catch_up(self) -> None:
+        """Read what has come already."""
+        self._read(_READS_BEFORE_JUDGING)
+
+    def _read(self, most: int) -> None:
+        for _ in range(most):
+            if self.closed or self._ending or self._lost_at is not None:
+                return
             now = time.monotonic()
             try:
                 got = self._connection.receive()
@@ -267,9 +302,6 @@ class Talk:
                 return
             if got is None:
                 return
-            if self._ending:
-                close_all(got[1])
-                continue
             self.perform(self.side.receive(*got, now))
 
     def _flush(self) -> None:
@@ -293,7 +325,7 @@ class Talk:
         assert self._pidfd
         self._reactor.unwatch(self._pidfd.fileno())
         if self._lost_at is None:
-            self._readable()
+            self.catch_up()
         if not self.closed:
             self._lose(time.monotonic(), dead=True)
 
@@ -309,7 +341,7 @@ class Talk:
         """Return when `expire` is due."""
         if self._lost_at is not None:
             return self._lost_at
-        moments = (self.side.deadline(), self._retry_at)
+        moments = (self.side.deadline(), self._retry_at, self._linger_until)
         return min((moment for moment in moments if moment is not None), default=None)
 
     def expire(self, now: float) -> None:
@@ -320,7 +352,9 @@ class Talk:
             return
         if self._retry_at is not None and now >= self._retry_at:
             self._flush()
-        self._readable()
+        if self._linger_until is not None and now >= self._linger_until:
+            self.close()
+        self.catch_up()
         if not self.closed:
             self.perform(self.side.expire(now))
 
