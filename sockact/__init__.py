@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from sockact import daemon, errors
+    from sockact import aio, daemon, errors
     from sockact.activation import notify
     from sockact.activation.launch import Prepared, execute, prepare, wait_for_traffic
     from sockact.activation.receive import listen_fds
@@ -23,27 +23,32 @@ if TYPE_CHECKING:
         is_socket_unix,
         is_special,
     )
+    from sockact.holder import hold
     from sockact.library import (
         SocketUnit,
         activated_or_listen,
         check,
         definition,
+        held_by,
         listen,
         load,
         offer,
         socket,
+        take_or_listen,
         takeover,
     )
+    from sockact.rendezvous.policy import Rule
     from sockact.rendezvous.take import Holding, drop, holdings, put, take
     from sockact.rendezvous.thread import Rendezvous
     from sockact.sockets.bind import open_specs
+    from sockact.sockets.holder import Process
     from sockact.sockets.socketset import NamedSocket, SocketSet
     from sockact.spec import Kind, ListenerSpec, SocketSpec
     from sockact.unitfile.check import Finding, Severity
 
 _HOMES = {
     "sockact.activation": ("notify",),
-    "sockact": ("daemon", "errors"),
+    "sockact": ("aio", "daemon", "errors"),
     "sockact.activation.launch": ("Prepared", "execute", "prepare", "wait_for_traffic"),
     "sockact.activation.receive": ("listen_fds",),
     "sockact.fd.probe": (
@@ -56,25 +61,30 @@ _HOMES = {
         "is_socket_unix",
         "is_special",
     ),
+    "sockact.holder": ("hold",),
     "sockact.library": (
         "SocketUnit",
         "activated_or_listen",
         "check",
         "definition",
+        "held_by",
         "listen",
         "load",
         "offer",
         "socket",
+        "take_or_listen",
         "takeover",
     ),
+    "sockact.rendezvous.policy": ("Rule",),
     "sockact.rendezvous.take": ("Holding", "drop", "holdings", "put", "take"),
     "sockact.rendezvous.thread": ("Rendezvous",),
     "sockact.sockets.bind": ("open_specs",),
+    "sockact.sockets.holder": ("Process",),
     "sockact.sockets.socketset": ("NamedSocket", "SocketSet"),
     "sockact.spec": ("Kind", "ListenerSpec", "SocketSpec"),
     "sockact.unitfile.check": ("Finding", "Severity"),
 }
-_MODULES = ("daemon", "errors", "notify")
+_MODULES = ("aio", "daemon", "errors", "notify")
 
 __all__ = [
     "Description",
@@ -84,13 +94,16 @@ __all__ = [
     "ListenerSpec",
     "NamedSocket",
     "Prepared",
+    "Process",
     "Rendezvous",
+    "Rule",
     "Severity",
     "SocketSet",
     "SocketSpec",
     "SocketUnit",
     "__version__",
     "activated_or_listen",
+    "aio",
     "check",
     "daemon",
     "definition",
@@ -98,6 +111,8 @@ __all__ = [
     "drop",
     "errors",
     "execute",
+    "held_by",
+    "hold",
     "holdings",
     "is_fifo",
     "is_mq",
@@ -115,6 +130,7 @@ __all__ = [
     "put",
     "socket",
     "take",
+    "take_or_listen",
     "takeover",
     "wait_for_traffic",
 ]

@@ -8,22 +8,24 @@ as any owner is: by a takeover.
 """
 
 import contextlib
+import errno
 import os
 import signal
 import stat
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import attrs
 
 from sockact.activation import notify
 from sockact.activation.receive import listen_fds
 from sockact.errors import NotifyError
-from sockact.fd.identity import identity
+from sockact.fd.identity import identity, same_description
 from sockact.fd.own import OwnedFd
+from sockact.fd.peer import is_dead, peer_pidfd
 from sockact.fd.probe import borrowed
-from sockact.fd.transfer import FDS_MAX
 from sockact.rendezvous.furnish import Options
-from sockact.rendezvous.inspect import manifest_of
+from sockact.rendezvous.inspect import elsewhere, manifest_of
 from sockact.rendezvous.manifest import Manifest
 from sockact.rendezvous.meet import SEQPACKET, STREAM, Place, checked_path
 from sockact.rendezvous.memory import Memory, Remembered, read, write
@@ -40,45 +42,57 @@ from sockact.unitfile.values import fd_name
 _STORED = "sockact-"
 _LISTENER = _STORED + "rendezvous"
 _LOCK = _STORED + "lock"
-_STATE_NAMES = (_STORED + "state-a", _STORED + "state-b")
-_STATE_MAX = 1 << 20
+_TAKER = _STORED + "taker"
+_STATES = (_STORED + "state-a", _STORED + "state-b")
 
 Say = Callable[[str], None]
 
 
 class _Store:
-    """The fd store of the service manager, if there is one; else every call does nothing."""
+    """The fd store of the service manager, if there is one; else every call does nothing.
 
-    def __init__(self) -> None:
-        limit = os.environ.get("FDSTORE", "")
+    It keeps a file description once, under the name that it had the first time; so each has a name
+    of its own, however many sets it is in.
+    """
+
+    def __init__(self, names: Iterable[str] = ()) -> None:
+        """Begin with what is stored already."""
+        limit = os.environ.get("FDSTORE", "")  # since systemd 254
         self._limit = int(limit) if limit.isdecimal() else None
-        self._count = 0
+        self.names = set(names)
         self.there = bool(os.environ.get("NOTIFY_SOCKET")) and self._limit != 0
 
-    def add(self, name: str, handles: Sequence[OwnedFd]) -> None:
-        """Store descriptors, and return when they are there.
+    def add(self, named: Mapping[str, OwnedFd]) -> None:
+        """Store descriptors that are not there yet, and return when they are.
+
+        A manager before systemd 254 does not tell when it takes no more.
 
         Raises:
             OSError: The manager could not be told, or takes no more.
         """
-        if not self.there:
+        new = {name: handle for name, handle in named.items() if name not in self.names}
+        if not self.there or not new:
             return
-        if self._limit is not None and self._count + len(handles) > self._limit:
+        if self._limit is not None and len(self.names) + len(new) > self._limit:
             raise NotifyError(0, f"the fd store takes {self._limit} (FileDescriptorStoreMax=)")
-        numbers = [handle.fileno() for handle in handles]
-        for first in range(0, len(numbers), FDS_MAX):
+        self.names |= new.keys()
+        for name, handle in new.items():
             # Whether a descriptor hangs up is for those who serve it to see.
-            state = f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0"
-            notify.notify(state, numbers[first : first + FDS_MAX])
+            notify.notify(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", [handle.fileno()])
         notify.barrier()
-        self._count += len(numbers)
 
-    def remove(self, name: str, count: int) -> None:
-        """Remove what is stored under a name."""
-        if self.there:
-            self._count -= count
-            with contextlib.suppress(NotifyError):
-                notify.unstore(name)
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove what is stored under these names."""
+        for name in names:
+            if name in self.names:
+                self.names.remove(name)
+                with contextlib.suppress(NotifyError):
+                    notify.unstore(name)
+
+    def clear(self) -> None:
+        """Remove everything, because somebody else has it now."""
+        # The taker last: as long as there is anything else, the next start must know of it.
+        self.remove(sorted(self.names, key=_TAKER.__eq__))
 
 
 @attrs.define
@@ -86,16 +100,14 @@ class _Found:
     """What a killed holder has left in the fd store, and what else this process was given."""
 
     memory: Memory | None = None
-    listener: OwnedFd | None = None
-    lock: OwnedFd | None = None
-    state: list[tuple[str, OwnedFd]] = attrs.Factory(list)
-    stored: list[tuple[str, OwnedFd]] = attrs.Factory(list)
+    stored: dict[str, OwnedFd] = attrs.Factory(dict)
     passed: list[tuple[str, OwnedFd]] = attrs.Factory(list)
+    names: set[str] = attrs.Factory(set)
 
     def close(self) -> None:
         """Close everything that is still here."""
-        close_all([one for one in (self.listener, self.lock) if one])
-        close_all([handle for _, handle in (*self.state, *self.stored, *self.passed)])
+        close_all([*self.stored.values(), *(handle for _, handle in self.passed)])
+        self.stored, self.passed = {}, []
 
 
 def _find() -> _Found:
@@ -104,24 +116,23 @@ def _find() -> _Found:
     passed = listen_fds()
     names = passed.names
     for name, number in zip(names, passed.detach(), strict=True):
-        handle = OwnedFd(number)
-        if name == _LISTENER and found.listener is None:
-            found.listener = handle
-        elif name == _LOCK and found.lock is None:
-            found.lock = handle
-        elif name in _STATE_NAMES:
-            found.state.append((name, handle))
-        elif name.startswith(_STORED):
-            found.stored.append((name, handle))
+        if name.startswith(_STORED) and name not in found.stored:
+            found.stored[name] = OwnedFd(number)
         else:
-            found.passed.append((name, handle))
-    memories = [memory for _, handle in found.state if (memory := _read(handle))]
-    found.memory = max(memories, key=lambda memory: memory.serial, default=None)
+            found.passed.append((name, OwnedFd(number)))
+    found.names = set(found.stored)
+    found.memory = _newest([found.stored[name] for name in _STATES if name in found.stored])
     return found
 
 
+def _newest(states: Sequence[OwnedFd]) -> Memory | None:
+    """Return what was written last; the one that was being written may be broken."""
+    memories = [_read(handle) for handle in states]
+    return max(filter(None, memories), key=lambda memory: memory.serial, default=None)
+
+
 def _read(handle: OwnedFd) -> Memory | None:
-    return read(os.pread(handle.fileno(), 2 * _STATE_MAX, 0))
+    return read(os.pread(handle.fileno(), os.fstat(handle.fileno()).st_size, 0))
 
 
 class Holder(Tenure):
@@ -136,86 +147,141 @@ class Holder(Tenure):
         say: Say,
         kind: int = SEQPACKET,
         serial: int = 0,
+        stored: Iterable[str] = (),
     ) -> None:
-        """Take over `arrival`, as a tenure does; `say` gets lines for people."""
+        """Take over `arrival`, as a tenure does.
+
+        Args:
+            reactor: What drives it.
+            arrival: What was found at the path.
+            path: The path.
+            say: Gets lines for people.
+            kind: The type of the socket, where it has to be made.
+            serial: Counts what is remembered.
+            stored: What is in the fd store.
+        """
         self._say = say
         self._path = path
-        self._store_of: dict[str, str] = {}
-        self._fd_store = _Store()
+        self._fd_store = _Store(stored)
+        numbers = [name.removeprefix(_STORED) for name in self._fd_store.names]
+        self._last = max((int(one) for one in numbers if one.isdecimal()), default=0)
+        self._names: dict[int, str] = {}
         self._serial = serial
-        self._state_name = _STATE_NAMES[0]
-        self._state: OwnedFd | None = None
+        self._states: tuple[OwnedFd, ...] = ()
         super().__init__(reactor, arrival, stores=True, kind=kind)
 
     # --- what it remembers ------------------------------------------------------------------------
 
-    def settle(self) -> None:
+    def settle(self, found: dict[str, OwnedFd]) -> None:
         """Put the rendezvous itself and everything remembered into the fd store.
+
+        Args:
+            found: What came from there; what is needed is taken out, and the rest removed there.
 
         Raises:
             OSError: It could not be stored.
         """
-        self._fd_store.add(_LISTENER, [self._duty("rendezvous")])
-        if self._place.lock:
-            self._fd_store.add(_LOCK, [self._place.lock])
-        for name, held in self.estate.sets.items():
-            self._fd_store.add(self._store_name(name), held.handles)
+        for name in _STATES:
+            state = found.pop(name, None) or OwnedFd(_memfd())
+            self._states = (*self._states, state)
+            self.add_duty(STATE, state)
         self._remember()
+        named = dict(zip(_STATES, self._states, strict=True))
+        # Before the sets: if there is no room for everything, it can be told what was lost.
+        named[_LISTENER] = self._duty("rendezvous")
+        if self._place.lock:
+            named[_LOCK] = self._place.lock
+        for held in self.estate.sets.values():
+            named |= {self._names[handle.fileno()]: handle for handle in held.handles}
+        self._fd_store.remove(self._fd_store.names - named.keys())
+        self._fd_store.add(named)
         self._widen()
 
     def _duty(self, role: str) -> OwnedFd:
         manifest, handles = self.estate.duties
         return handles[manifest.column("role").index(role)]
 
-    def _store_name(self, name: str) -> str:
-        if name not in self._store_of:
-            self._store_of[name] = self._free_name()
-        return self._store_of[name]
-
-    def _free_name(self) -> str:
-        taken = set(self._store_of.values())
-        number = next(n for n in range(len(taken) + 1) if f"{_STORED}set-{n}" not in taken)
-        return f"{_STORED}set-{number}"
-
     def _remember(self) -> None:
         """Write down what there is.
 
         Raises:
-            OSError: It could not be stored.
+            OSError: It could not be written; what was written before holds.
         """
-        self._serial += 1
         sets = tuple(
             Remembered(
                 held.name,
                 held.rule,
                 held.since,
-                self._store_name(held.name),
-                tuple(zip(held.manifest.names, held.manifest.identities, strict=True)),
+                tuple(
+                    (name, self._names[handle.fileno()])
+                    for name, handle in zip(held.manifest.names, held.handles, strict=True)
+                ),
             )
             for held in self.estate.sets.values()
         )
-        line = write(Memory(self._path, self.estate.generation, self._serial, sets))
-        if self._state and os.fstat(self._state.fileno()).st_size + len(line) <= _STATE_MAX:
-            _append(self._state, line)
-            return
-        before = self._state_name if self._state else ""
-        state = OwnedFd(_memfd())
-        try:
-            _append(state, line)
-            self._state_name = _STATE_NAMES[before == _STATE_NAMES[0]]
-            self._fd_store.add(self._state_name, [state])
-        except BaseException:
-            state.close()
-            raise
-        if before:
-            self._fd_store.remove(before, 1)
-            self.remove_duty(STATE)
-        self._state = state
-        self.add_duty(STATE, state)
+        line = write(Memory(self._path, self.estate.generation, self._serial + 1, sets))
+        number = self._states[(self._serial + 1) % 2].fileno()
+        os.ftruncate(number, 0)
+        if os.pwrite(number, line, 0) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._serial += 1
 
     def _widen(self) -> None:
         if any(held.rule for held in self.estate.sets.values()):
             self._place.open_to_others()
+
+    def _name(self, handles: Sequence[OwnedFd]) -> None:
+        """Give descriptors the names that their descriptions have in the fd store."""
+        known: dict[tuple[int, int], list[int]] = {}
+        for number in self._names:
+            known.setdefault(identity(number), []).append(number)
+        for handle in handles:
+            number = handle.fileno()
+            alike = known.setdefault(identity(number), [])
+            same = next((other for other in alike if same_description(number, other)), None)
+            if same is None:
+                self._last += 1
+            self._names[number] = f"{_STORED}{self._last}" if same is None else self._names[same]
+            alike.append(number)
+
+    def _forget(self, handles: Sequence[OwnedFd]) -> None:
+        """Close descriptors, and remove from the fd store what is in no set any more."""
+        names = {self._names.pop(handle.fileno(), "") for handle in handles}
+        self._fd_store.remove(names - set(self._names.values()))
+        close_all(handles)
+
+    def add_new(
+        self, name: str, manifest: Manifest, handles: Sequence[OwnedFd], rule: Rule, since: float
+    ) -> None:
+        """Take ownership of a set that is not in the fd store."""
+        self._name(handles)
+        self.add_set(name, manifest, handles, rule, since)
+
+    def add_stored(self, one: Remembered, found: dict[str, OwnedFd]) -> None:
+        """Add a set that is in the fd store, or what is left of it.
+
+        Args:
+            one: What is remembered of it.
+            found: What came from there, by its name there; what is used is taken out.
+        """
+        there: list[tuple[str, OwnedFd]] = []
+        for name, stored in one.fds:
+            if handle := found.pop(stored, None) or self._copy(stored):
+                there.append((name, handle))
+                self._names[handle.fileno()] = stored
+            else:
+                self._say(
+                    f"warning: {one.name}: {name} is lost; the fd store has not kept it"
+                    " (FileDescriptorStoreMax=)"
+                )
+        if there:
+            manifest = manifest_of(there, one.name)
+            self.add_set(one.name, manifest, [h for _, h in there], one.rule, one.since)
+
+    def _copy(self, stored: str) -> OwnedFd | None:
+        numbers = (number for number, name in self._names.items() if name == stored)
+        number = next(numbers, None)
+        return None if number is None else OwnedFd(os.dup(number))
 
     # --- sockact.rendezvous.offer.Keeper ----------------------------------------------------------
 
@@ -228,34 +294,25 @@ class Holder(Tenure):
             OSError: It cannot be stored; nothing has changed.
             ValueError: A name in it is none.
         """
+        old = self.estate.sets.get(name)
         try:
             names = [fd_name(one) for one in manifest.names]
             fd_name(name)
             # What they are, rather than what the client says.
             manifest = manifest_of(zip(names, handles, strict=True), name)
-        except BaseException:
-            close_all(handles)
-            raise
-        old, old_store = self.estate.sets.get(name), self._store_of.get(name, "")
-        # Under a name of its own, so that a set that is replaced stays until this one is there.
-        new_store, stored = self._free_name(), 0
-        try:
-            self._fd_store.add(new_store, handles)
-            stored = len(handles)
-            self._store_of[name] = new_store
+            self._name(handles)
+            self._fd_store.add({self._names[handle.fileno()]: handle for handle in handles})
             self.add_set(name, manifest, handles, rule)
             self._remember()
         except BaseException:
-            self._fd_store.remove(new_store, stored)
-            self._store_of.pop(name, None)
-            self.estate.sets.pop(name, None)
             if old:
-                self._store_of[name], self.estate.sets[name] = old_store, old
-            close_all(handles)
+                self.estate.sets[name] = old
+            else:
+                self.estate.sets.pop(name, None)
+            self._forget(handles)
             raise
         if old:
-            self._fd_store.remove(old_store, len(old.handles))
-            close_all(old.handles)
+            self._forget(old.handles)
         self._widen()
         self._say(f"{name}: {_count(len(handles))} put")
 
@@ -264,13 +321,29 @@ class Holder(Tenure):
         for name in names:
             if held := self.estate.sets.pop(name, None):
                 self._remember()
-                self._fd_store.remove(self._store_of.pop(name), len(held.handles))
-                close_all(held.handles)
+                self._forget(held.handles)
                 self._say(f"{name}: {_count(len(held.handles))} dropped")
 
     def trouble(self, who: Who, text: str) -> None:
         """Tell the administrator."""
         self._say(f"{who}: {text}")
+
+    def watch_taker(self) -> None:
+        """Have whoever is taking over in the fd store too, as a pidfd.
+
+        If this process is killed from here on, that one is in charge as long as it lives, and the
+        next start has to know.
+        """
+        taker = self._owner.taker if self._owner and self._fd_store.there else None
+        if (taker is None) == (_TAKER not in self._fd_store.names):
+            return
+        if taker is None:
+            self._fd_store.remove([_TAKER])
+        elif (pidfd := peer_pidfd(taker)) is not None:
+            handle = OwnedFd(pidfd)
+            with contextlib.suppress(NotifyError):
+                self._fd_store.add({_TAKER: handle})
+            handle.close()
 
     # --- its end ----------------------------------------------------------------------------------
 
@@ -278,6 +351,10 @@ class Holder(Tenure):
         """End, and leave everything to the fd store: the next start goes on."""
         self._place.keep()
         self.close("the holder is restarted")
+
+    def hand_over(self) -> None:
+        """Leave nothing in the fd store: it is the successor's."""
+        self._fd_store.clear()
 
     @property
     def is_stored(self) -> bool:
@@ -287,12 +364,6 @@ class Holder(Tenure):
 
 def _count(number: int) -> str:
     return f"{number} descriptor" + ("s" if number != 1 else "")
-
-
-def _append(file: OwnedFd, line: bytes) -> None:
-    end = os.fstat(file.fileno()).st_size
-    if os.pwrite(file.fileno(), line, end) != len(line):
-        raise OSError("short write")
 
 
 def _memfd() -> int:
@@ -309,18 +380,39 @@ def _memfd() -> int:
 
 def _restored(found: _Found, path: str, say: Say) -> Arrival | None:
     """Return the place as a killed holder has left it in the fd store; None if it has not."""
-    memory = found.memory
-    if memory is None or memory.path != path:
+    memory, taker = found.memory, found.stored.get(_TAKER)
+    if taker and not is_dead(taker.fileno()):
+        # That one has everything, and what is here would be out of date soon.
+        say(f"{path}: was being taken over when the holder was killed")
+        _Store(found.names).clear()
+        found.memory = None
+        found.names.clear()
+        found.close()
         return None
-    lock, found.lock = found.lock, None
-    arrival = Arrival(Place(path, lock))
+    listener, lock = found.stored.pop(_LISTENER, None), found.stored.pop(_LOCK, None)
+    if memory is None or memory.path != path:
+        close_all([one for one in (listener, lock) if one])
+        if memory is None and found.stored:
+            say(
+                f"warning: {_count(len(found.stored))} of the fd store are closed, because it has"
+                " not kept what they are (FileDescriptorStoreMax=)"
+            )
+        return None
+    place = Place(path, lock) if lock or path.startswith("@") else Place.occupy(path)
+    if place is None:
+        close_all([listener] if listener else [])
+        return None
+    arrival = Arrival(place)
     arrival.generation = memory.generation + 1
-    if found.listener and _is_at(path):
-        arrival.listener = borrowed(found.listener.fileno())
-        found.listener.release()
-        found.listener = None
-    else:
+    if listener and _is_at(path):
+        arrival.listener = borrowed(listener.release())
+    elif listener:
         say(f"{path}: was removed, and is made again")
+        listener.close()
+        _Store([_LISTENER]).clear()
+        found.names.remove(_LISTENER)
+    else:
+        say(f"warning: {path}: is made again; the fd store has not kept its listener")
     return arrival
 
 
@@ -333,54 +425,36 @@ def _is_at(path: str) -> bool:
         return False
 
 
-def _add_remembered(
-    holder: Holder, memory: Memory, handles: Sequence[OwnedFd], say: Say
-) -> list[OwnedFd]:
-    """Add the sets that are remembered, and return the descriptors that belong to none."""
-    free: dict[tuple[int, int], list[OwnedFd]] = {}
-    for handle in handles:
-        free.setdefault(identity(handle.fileno()), []).append(handle)
-    spare: set[int] = {id(handle) for handle in handles}
-    for one in memory.sets:
-        there: list[tuple[str, OwnedFd]] = []
-        for name, which in one.fds:
-            candidates = free.get(which)
-            if not candidates:
-                say(f"{one.name}: {name} was lost; the fd store has not kept it")
-                continue
-            # The fd store keeps a description once, however often it was put.
-            used = candidates.pop() if len(candidates) > 1 else candidates[0]
-            if id(used) in spare:
-                spare.remove(id(used))
-                there.append((name, used))
-            else:
-                there.append((name, OwnedFd(os.dup(used.fileno()))))
-        if there:
-            manifest = manifest_of(there, one.name)
-            holder.add_set(one.name, manifest, [h for _, h in there], one.rule, one.since)
-    return [handle for handle in handles if id(handle) in spare]
-
-
-def _add_taken(holder: Holder, manifest: Manifest, handles: Sequence[OwnedFd]) -> None:
-    """Add what was taken from an owner that is no holder, set by set."""
+def _add_taken(
+    holder: Holder, manifest: Manifest, handles: Sequence[OwnedFd], memory: Memory | None
+) -> None:
+    """Add what was taken from another owner, set by set."""
+    remembered = {one.name: one for one in memory.sets} if memory else {}
     indices: dict[str, list[int]] = {}
     for index, entry in enumerate(manifest):
         indices.setdefault(entry.set, []).append(index)
     for name, chosen in indices.items():
-        holder.add_set(name, manifest.select(chosen), [handles[i] for i in chosen])
+        one = remembered.get(name)
+        holder.add_new(
+            name,
+            manifest.select(chosen),
+            [handles[i] for i in chosen],
+            one.rule if one else Rule(),
+            one.since if one else time.time(),
+        )
 
 
 def _add_opened(
     holder: Holder, specs: Sequence[SocketSpec], rule: Rule, warn: Warn, say: Say
 ) -> SocketSet:
     """Open what the definitions add, and return what undoes that."""
-    new = []
+    new, there = [], set(holder.estate.sets)
     for spec in specs:
-        names = {listener.name for listener in spec.listeners}
-        if names <= set(holder.estate.sets):
-            say(f"{', '.join(sorted(names))}: is there already, and stays as it is")
-        else:
-            new.append(spec)
+        listeners = tuple(one for one in spec.listeners if one.name not in there)
+        for name in sorted(there & {one.name for one in spec.listeners}):
+            say(f"{name}: is there already, and stays as it is")
+        if listeners:
+            new.append(attrs.evolve(spec, listeners=listeners))
     opened = open_specs(new, warn=warn)
     _add_named(holder, [(entry.name, entry) for entry in opened], rule)
     opened.forget()
@@ -388,13 +462,20 @@ def _add_opened(
 
 
 def _add_named(holder: Holder, named: Sequence[tuple[str, OwnedFd]], rule: Rule) -> None:
-    """Take ownership of descriptors: all of one fd name are a set of that name."""
+    """Take ownership of descriptors: all of one fd name are a set of that name.
+
+    One that is there already stays as it is.
+    """
     sets: dict[str, list[OwnedFd]] = {}
     for name, handle in named:
         sets.setdefault(name, []).append(handle)
     for name, handles in sets.items():
+        if name in holder.estate.sets:
+            # From the socket unit, as at each start of the service; what was put since counts.
+            close_all(handles)
+            continue
         manifest = manifest_of([(name, handle) for handle in handles], name)
-        holder.add_set(name, manifest, handles, rule)
+        holder.add_new(name, manifest, handles, rule, time.time())
 
 
 def _begin(
@@ -409,21 +490,24 @@ def _begin(
     say: Say,
     take: bool,
 ) -> tuple[Holder, SocketSet]:
-    arrival = _restored(found, path, say)
-    restored = arrival is not None
-    if arrival is None:
-        arrival = arrive(
-            reactor,
-            path,
-            timeout=options.timeout,
-            patience=options.patience,
-            trusted=options.trusted,
-            take=take,
-        )
-    state, arrival.state = arrival.state, []
-    memory = found.memory if restored else _read(state[0]) if state else None
-    close_all(state)
+    restored = _restored(found, path, say)
+    arrival = restored or arrive(
+        reactor,
+        path,
+        timeout=options.timeout,
+        patience=options.patience,
+        trusted=options.trusted,
+        take=take,
+    )
+    # What the former owner remembers, if it is a holder; else what this one did.
+    states, arrival.state = arrival.state, []
+    told = _newest(states)
+    close_all(states)
     manifest, handles, arrival.handles = arrival.manifest, arrival.handles, ()
+    for line in elsewhere(manifest):
+        warn(f"{path}: {line}")
+    memory = None if arrival.asking else found.memory
+    latest = memory or told
     try:
         holder = Holder(
             reactor,
@@ -431,25 +515,24 @@ def _begin(
             path=path,
             say=say,
             kind=STREAM if options.stream else SEQPACKET,
-            serial=memory.serial if memory else 0,
+            serial=latest.serial if latest else 0,
+            stored=found.names,
         )
     except BaseException:
         close_all(handles)
         raise
     opened = SocketSet()
     try:
-        if restored:
-            handles = tuple(handle for _, handle in found.stored)
-            found.stored = []
-        if memory:
-            close_all(_add_remembered(holder, memory, handles, say))
-        else:
-            _add_taken(holder, manifest, handles)
+        _add_taken(holder, manifest, handles, told)
+        for one in memory.sets if memory else ():
+            holder.add_stored(one, found.stored)
         passed, found.passed = found.passed, []
         _add_named(holder, passed, rule)
         opened = _add_opened(holder, specs, rule, warn, say)
-        holder.settle()
+        holder.settle(found.stored)
     except BaseException as error:
+        if restored:
+            holder.leave()
         holder.close(str(error))
         opened.discard()
         raise
@@ -539,6 +622,7 @@ def _serve(reactor: Reactor, holder: Holder, ended: Sequence[int], say: Say) -> 
             with contextlib.suppress(NotifyError):
                 notify.ready(f"generation {holder.estate.generation}: {summary}")
         reactor.step(None)
+        holder.watch_taker()
     if holder.phase is Phase.FAILED:
         from sockact.errors import TakeoverAbortedError  # noqa: PLC0415
 
@@ -553,6 +637,7 @@ def _end(holder: Holder, opened: SocketSet) -> None:
     if holder.is_stored and holder.phase is not Phase.DRAINING:
         holder.leave()
         return
+    holder.hand_over()
     holder.close()
     if not holder.was_succeeded:
         opened.close()

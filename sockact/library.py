@@ -18,7 +18,9 @@ from sockact.spec import Diagnostic, Kind, Origin, Setting, SocketSpec
 from sockact.unitfile.listen import parse_listen
 
 if TYPE_CHECKING:
+    from sockact.rendezvous.take import Holding
     from sockact.rendezvous.thread import Rendezvous
+    from sockact.sockets.holder import Process
     from sockact.unitfile.check import Finding, Line
 
 
@@ -57,13 +59,17 @@ class SocketUnit:
         """Whether it wants one process for each connection (Accept=yes)."""
         return self.spec.get(directives.ACCEPT)
 
-    def without_supervisor(self) -> list[Diagnostic]:
-        """Return what it says in vain where nobody supervises the program, and why."""
+    def without_supervisor(self, command: str = "exec") -> list[Diagnostic]:
+        """Return what it says in vain where nobody supervises the program, and why.
+
+        Args:
+            command: The command of sockact that opens it.
+        """
         if not self.spec.settings:
             return []
         from sockact.unitfile.explain import unsupervised  # noqa: PLC0415
 
-        return unsupervised(self.spec)
+        return unsupervised(self.spec, command)
 
     def settings_text(self) -> dict[str, str]:
         """Return the directives that were set, as text."""
@@ -370,3 +376,68 @@ def offer(
 
     options = Options(timeout=timeout, drain=drain, stream=stream)
     return Rendezvous(*offer_set(path, sockets, options), sockets)
+
+
+def take_or_listen(
+    path: str,
+    *definitions: str | SocketUnit,
+    replace: bool = False,
+    timeout: float = 30.0,
+    trusted: Sequence[int] = (),
+    warn: Warn = warn_by_default,
+) -> SocketSet:
+    """Get a copy of what the owner of `path` has for each definition; open the others.
+
+    Sockets are matched by fd name, kind and address. What is opened here is this process's alone:
+    the owner does not learn of it. That nobody answers is an error, because two processes that
+    start at the same time would else open the same address.
+
+    Args:
+        path: The rendezvous.
+        definitions: ``--listen`` texts and units; none for everything that the owner has.
+        replace: Take over the path of a Unix socket that is opened even if some process listens
+            there.
+        timeout: Seconds that it may take to get them.
+        trusted: Users who may own the path besides root and this process's own user.
+        warn: Called with a line for each option that could not be set.
+
+    Returns:
+        The set, owned by the caller, in the order of the definitions.
+
+    Raises:
+        ListenTextError: A text is wrong.
+        OwnerNotFoundError: Nobody answers there.
+        UntrustedOwnerError: The one who does is not to be trusted.
+        RendezvousError: It came to nothing in another way.
+        BindError: What is missing could not be opened; nothing stays open.
+    """
+    from sockact.rendezvous.furnish import take_for  # noqa: PLC0415 - most start without
+    from sockact.rendezvous.take import take  # noqa: PLC0415
+
+    if not definitions:
+        return take(path, timeout=timeout, trusted=trusted)
+    units = [
+        one if isinstance(one, SocketUnit) else definition(one, warn=warn) for one in definitions
+    ]
+    specs = [unit.spec for unit in units]
+    return take_for(path, specs, replace=replace, timeout=timeout, trusted=trusted, warn=warn)
+
+
+def held_by(found: "Sequence[Holding]") -> "list[list[Process]]":
+    """Return for each holding the processes that have it open, from one look at all processes.
+
+    Only processes that this one may look into can be seen: its own user's, or all for root, in
+    its own pid namespace. Where there is no /proc, none is.
+
+    Args:
+        found: What `holdings` returned.
+
+    Source: proc(5), ``/proc/PID/fd``.
+    """
+    from sockact.sockets.holder import holders_by_link  # noqa: PLC0415 - only for lists
+
+    links = [
+        f"socket:[{one.entry.inode}]" if one.entry.family else one.entry.address for one in found
+    ]
+    processes = holders_by_link(links)
+    return [processes[link] for link in links]

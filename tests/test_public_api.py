@@ -15,6 +15,7 @@ PUBLIC = {
     "errors", "execute", "is_fifo", "is_mq", "is_socket", "is_socket_inet", "is_socket_unix",
     "is_special", "listen", "listen_fds", "load", "notify", "open_specs", "prepare", "socket",
     "wait_for_traffic", "Holding", "Rendezvous", "drop", "holdings", "offer", "put", "take", "takeover",
+    "Process", "Rule", "held_by", "hold", "take_or_listen", "aio",
 }  # fmt: skip
 
 
@@ -73,6 +74,10 @@ def test_launching_does_not_import_what_it_does_not_need() -> None:
         "sockact.fd.account",
         "sockact.fd.mqueue",
         "sockact.daemon",
+        "sockact.holder",
+        "sockact.rendezvous",
+        "sockact.rendezvous.policy",
+        "sockact.rendezvous.take",
         "sdnotify",
         "logging",
         "urllib.parse",

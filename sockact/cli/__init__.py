@@ -13,6 +13,11 @@ from sockact.errors import SockactError
 
 _COMMANDS = {
     "exec": "Open sockets and become a program that inherits them.",
+    "hold": "Keep sets of sockets for other processes.",
+    "put": "Leave a set of sockets with a holder.",
+    "get": "Become a program that inherits sockets from a rendezvous.",
+    "list": "List what there is at a rendezvous.",
+    "drop": "Have a holder close sets.",
     "check": "Find faults in socket units.",
     "show": "Show what socket units say, and where.",
 }
@@ -22,7 +27,7 @@ class _Commands(click.Group):
     """Imports a command's module only when that command is run."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return [*_COMMANDS]  # `list` is the module of a command here, once that is imported
 
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:
@@ -33,7 +38,7 @@ class _Commands(click.Group):
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+            formatter.write_dl([*_COMMANDS.items()])
 
 
 @click.command(

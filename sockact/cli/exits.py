@@ -6,7 +6,10 @@ OK = 0
 FAILURE = 1
 USAGE = 2
 NO_INPUT = 66
+UNAVAILABLE = 69
 SOFTWARE = 70
+TEMPORARY = 75
+NO_PERMISSION = 77
 CONFIG = 78
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
@@ -16,8 +19,11 @@ MEANINGS = {
     OK: "success; after exec, the status is the program's own",
     FAILURE: "a listener could not be opened, or another failure at run time",
     USAGE: "the command line is wrong",
-    NO_INPUT: "there is no such socket unit, or it is masked or unreadable",
+    NO_INPUT: "there is no such socket unit, or it is masked or unreadable; or no such set",
+    UNAVAILABLE: "nobody answers at the rendezvous",
     SOFTWARE: "an error in sockact itself; SOCKACT_DEBUG=1 shows where",
+    TEMPORARY: "the owner of the rendezvous was busy, or had no room, until the timeout",
+    NO_PERMISSION: "the owner of the rendezvous refuses this user, or is not to be trusted",
     CONFIG: "a socket unit is refused",
     NOT_EXECUTABLE: "the program exists but cannot be executed",
     NOT_FOUND: "there is no such program",
@@ -42,4 +48,18 @@ def status_of(error: errors.SockactError) -> int:
             return FAILURE
         case errors.LaunchError():
             return NOT_EXECUTABLE
+        case errors.OwnerNotFoundError():
+            return UNAVAILABLE
+        case errors.UntrustedOwnerError() | errors.RendezvousError(errno=13):
+            return NO_PERMISSION
+        case errors.RefusedError():
+            return _REFUSALS.get(error.reason, FAILURE)
     return FAILURE
+
+
+_REFUSALS = {
+    "unknown-name": NO_INPUT,
+    "busy": TEMPORARY,
+    "limit": TEMPORARY,
+    "denied": NO_PERMISSION,
+}

@@ -4,6 +4,7 @@ Duplicates of a socket, in whatever process, share all three answers. Nothing he
 """
 
 import contextlib
+import fcntl
 import os
 import socket as _socket
 import stat
@@ -12,6 +13,7 @@ import sys
 from sockact.fd.probe import borrowed
 
 # asm-generic/socket.h; Python does not name them.
+_F_DUPFD_QUERY = 1024 + 3  # uapi/linux/fcntl.h
 _SO_COOKIE = 57
 _SO_NETNS_COOKIE = 71
 
@@ -54,6 +56,25 @@ def namespace_cookie(fd: int) -> int | None:
         OSError: `fd` is not open (EBADF).
     """
     return _number(fd, _SO_NETNS_COOKIE)
+
+
+def same_description(fd: int, other: int) -> bool:
+    """Whether two descriptors of this process are duplicates: one and the same file description.
+
+    F_DUPFD_QUERY (fcntl(2), since Linux 6.10). Before, of a socket the inode decides, which no
+    other description has; of a FIFO, file or device, two that were opened alike pass for one.
+
+    Raises:
+        OSError: One is not open (EBADF).
+    """
+    if identity(fd) != identity(other):
+        return False
+    if stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return True
+    try:
+        return fcntl.fcntl(fd, _F_DUPFD_QUERY, other) == 1
+    except OSError:
+        return fcntl.fcntl(fd, fcntl.F_GETFL) == fcntl.fcntl(other, fcntl.F_GETFL)
 
 
 def _number(fd: int, option: int) -> int | None:

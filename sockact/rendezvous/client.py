@@ -102,15 +102,19 @@ class ClientSide(Side[ClientState, H]):
         self._request = request
         self._hello = hello or Hello(1, VERSION)
         self._give = give
+        # With one version to choose from and nothing to put, no Welcome changes the request.
+        self._at_once = give is None and self._hello.oldest == self._hello.newest
         self._led = False
         self._released = False
+        # Who speaks one version need not wait to learn which one it is; it saves a round trip.
+        self._at_once = give is None and self._hello.oldest == self._hello.newest
         super().__init__(ClientState.GREETING, now, identify)
 
     # What happens.
 
     def start(self) -> list[Action]:
-        """Say Hello."""
-        return [Send(self._hello)]
+        """Say Hello, and at once what is wanted if that cannot depend on the answer."""
+        return [Send(self._hello), *([Send(self._request)] if self._at_once else [])]
 
     def lost(self, now: float, *, dead: bool) -> list[Action]:
         """Note that the owner's end of the connection is closed.
@@ -186,7 +190,7 @@ class ClientSide(Side[ClientState, H]):
             raise BrokenError(f"the owner speaks version {welcome.version}", Reason.VERSION)
         self.generation = welcome.generation
         if self._give is None:
-            return [Send(self._request)]
+            return [] if self._at_once else [Send(self._request)]
         if "store" not in welcome.offers:
             text = "this owner serves; only a holder takes a put"
             return self._end(

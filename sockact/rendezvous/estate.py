@@ -91,10 +91,11 @@ class Estate(Generic[H]):
         return _joined(self._find(sets, name) for name in dict.fromkeys(names))
 
     def _find(self, sets: Sequence[HeldSet[H]], name: str) -> tuple[Manifest, tuple[H, ...]]:
-        for held in sets:
-            # A unit's sockets are called as the unit, unless it says otherwise.
-            if held.name in (name, f"{name}.socket"):
-                return held.manifest, held.handles
+        # A unit's sockets are called as the unit, unless it says otherwise.
+        for wanted in (name, f"{name}.socket"):
+            for held in sets:
+                if held.name == wanted:
+                    return held.manifest, held.handles
         found = []
         for held in sets:
             indices = [i for i, fd_name in enumerate(held.manifest.names) if fd_name == name]

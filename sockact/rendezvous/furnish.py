@@ -11,12 +11,12 @@ import attrs
 
 from sockact import directives
 from sockact.fd.own import OwnedFd
-from sockact.rendezvous.inspect import manifest_of
+from sockact.rendezvous.inspect import elsewhere, manifest_of
 from sockact.rendezvous.manifest import Manifest
 from sockact.rendezvous.match import pair
 from sockact.rendezvous.meet import SEQPACKET, STREAM
 from sockact.rendezvous.react import Reactor
-from sockact.rendezvous.take import as_set
+from sockact.rendezvous.take import as_set, holdings, take
 from sockact.rendezvous.takeover import Arrival, Tenure, arrive
 from sockact.rendezvous.talk import close_all
 from sockact.sockets.bind import has_ipv6, open_specs
@@ -66,21 +66,30 @@ class _Furnished:
         self.dropped: list[OwnedFd] = []
 
 
-def _furnish(arrival: Arrival, specs: Sequence[SocketSpec], warn: Warn) -> _Furnished:
-    specs = [resolve_spec(non_blocking(spec)) for spec in specs]
+def _furnish(
+    manifest: Manifest,
+    handles: Sequence[OwnedFd],
+    specs: Sequence[SocketSpec],
+    warn: Warn,
+    *,
+    replace: bool = False,
+) -> _Furnished:
+    """Give each listener of the definitions, resolved, what was taken for it, or open it.
+
+    Takes ownership of the handles, and closes them if it fails.
+    """
     listeners = [listener for spec in specs for listener in spec.listeners]
-    entries = list(arrival.manifest)
-    found, unwanted = pair(listeners, entries, 6 if has_ipv6() else 4)
+    found, unwanted = pair(listeners, list(manifest), _any_version())
     missing = {id(one) for one, index in zip(listeners, found, strict=True) if index is None}
     to_open = [
         attrs.evolve(spec, listeners=tuple(one for one in spec.listeners if id(one) in missing))
         for spec in specs
         if any(id(one) in missing for one in spec.listeners)
     ]
-    opened = open_specs(to_open, warn=warn)
-    handles, arrival.handles = arrival.handles, ()
+    opened = SocketSet()
     furnished = _Furnished()
     try:
+        opened = open_specs(to_open, replace=replace, warn=warn)
         new = iter(list(opened))
         rows = []
         for listener, index in zip(listeners, found, strict=True):
@@ -89,7 +98,7 @@ def _furnish(arrival: Arrival, specs: Sequence[SocketSpec], warn: Warn) -> _Furn
                 rows.append(manifest_of([(entry.name, entry)], entry.name))
             else:
                 entry = NamedSocket(listener.name, handles[index].release(), listener)
-                rows.append(arrival.manifest.select([index]))
+                rows.append(manifest.select([index]))
             furnished.sockets.append(entry)
     except BaseException:
         opened.discard()
@@ -102,6 +111,10 @@ def _furnish(arrival: Arrival, specs: Sequence[SocketSpec], warn: Warn) -> _Furn
     furnished.rows = Manifest.joined(rows or [Manifest()])
     furnished.dropped = [handles[index] for index in unwanted]
     return furnished
+
+
+def _any_version() -> int:
+    return 6 if has_ipv6() else 4
 
 
 def keep(tenure: Tenure, sockets: SocketSet, rows: Manifest) -> None:
@@ -146,8 +159,12 @@ def come(
             patience=options.patience,
             trusted=options.trusted,
         )
+        for line in elsewhere(arrival.manifest):
+            warn(f"{path}: {line}")
         if specs:
-            furnished = _furnish(arrival, specs, warn)
+            specs = [resolve_spec(non_blocking(spec)) for spec in specs]
+            handles, arrival.handles = arrival.handles, ()
+            furnished = _furnish(arrival.manifest, handles, specs, warn)
         else:
             furnished = _Furnished()
             furnished.rows = arrival.manifest
@@ -169,6 +186,43 @@ def come(
         reactor.close()
         raise
     return reactor, tenure, sockets
+
+
+def take_for(
+    path: str,
+    specs: Sequence[SocketSpec],
+    *,
+    replace: bool,
+    timeout: float,
+    trusted: Sequence[int],
+    warn: Warn,
+) -> SocketSet:
+    """Get copies of what the owner of `path` has for the definitions, and open the rest.
+
+    Only sets of which something is wanted are taken.
+
+    Raises:
+        RendezvousError: As `sockact.take`, but nothing at all is no error.
+        BindError: What is missing could not be opened; nothing stays open.
+    """
+    specs = [resolve_spec(spec) for spec in specs]
+    listeners = [listener for spec in specs for listener in spec.listeners]
+    entries = [one.entry for one in holdings(path, timeout=timeout, trusted=trusted)]
+    found, _ = pair(listeners, entries, _any_version())
+    sets = dict.fromkeys(entries[index].set for index in found if index is not None)
+    taken = take(path, *sets, timeout=timeout, trusted=trusted) if sets else SocketSet()
+    try:
+        manifest = manifest_of([(entry.name, entry) for entry in taken], "")
+    except BaseException:
+        taken.close()
+        raise
+    for line in elsewhere(manifest):
+        warn(f"{path}: {line}")
+    handles = list(taken)
+    taken.forget()
+    furnished = _furnish(manifest, handles, specs, warn, replace=replace)
+    close_all(furnished.dropped)
+    return furnished.sockets
 
 
 def offer_set(path: str, sockets: SocketSet, options: Options) -> tuple[Reactor, Tenure]:

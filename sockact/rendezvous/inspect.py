@@ -1,6 +1,7 @@
 """Descriptors to manifest entries: what each one is, as the kernel tells."""
 
 import os
+import socket as _socket
 import stat
 from collections.abc import Iterable
 
@@ -39,3 +40,27 @@ def manifest_of(entries: Iterable[tuple[str, OwnedFd]], set_name: str) -> Manife
         FdStateError: One was closed.
     """
     return Manifest([inspect(fd.fileno(), name, set_name) for name, fd in entries])
+
+
+def elsewhere(manifest: Manifest) -> list[str]:
+    """Return a line for a person if sockets live in another network namespace than this process.
+
+    A socket serves the namespace that it was made in, wherever the process is that accepts. To the
+    path of a Unix socket that makes no difference.
+    """
+    there = [
+        entry
+        for entry in manifest
+        if entry.namespace
+        and not entry.role
+        and (entry.family != "AF_UNIX" or entry.address.startswith("@"))
+    ]
+    if not there:
+        return []
+    with _socket.socket(_socket.AF_UNIX) as own:
+        here = namespace_cookie(own.fileno())
+    names = dict.fromkeys(entry.name for entry in there if entry.namespace != here)
+    if not here or not names:
+        return []
+    text = "made in another network namespace, whose clients it goes on to serve"
+    return [f"{', '.join(names)}: {text}; what is opened here is opened in this one"]

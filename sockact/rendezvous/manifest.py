@@ -4,6 +4,7 @@ It is kept by columns, one tuple for each property, because sets of thousands ar
 on the way of a takeover: a column is checked and turned into JSON by one call.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Self
@@ -82,11 +83,13 @@ _DEFAULTS: Mapping[str, object] = {
 class Manifest:
     """Entries in order; an immutable sequence of `Entry`."""
 
-    __slots__ = ("_columns", "_count")
+    __slots__ = ("_columns", "_count", "_parts", "_text")
 
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         """Collect `entries`."""
         rows = tuple(entries)
+        self._parts: tuple[Manifest, ...] = ()
+        self._text = ""
         self._count = len(rows)
         self._columns = {
             column: tuple([getattr(row, column) for row in rows]) for column in COLUMNS
@@ -150,8 +153,13 @@ class Manifest:
         }
         return self._of(columns, len(indices))
 
-    def parts(self) -> list["Manifest"]:
+    def parts(self) -> "tuple[Manifest, ...]":
         """Split it so that each part fits into one message; at least one part, if need be empty."""
+        # An owner gives out the same set again and again.
+        self._parts = self._parts or tuple(self._split())
+        return self._parts
+
+    def _split(self) -> "list[Manifest]":
         found: list[Manifest] = []
         begin, rows = 0, ROWS_MAX
         while begin < self._count or not found:
@@ -195,6 +203,12 @@ class Manifest:
                 columns[name] = column[0]
         return columns
 
+    @property
+    def text(self) -> str:
+        """What `to_columns` says, as JSON."""
+        self._text = self._text or json.dumps(self.to_columns(), separators=(",", ":"))
+        return self._text
+
     @classmethod
     def from_columns(cls, found: object, limit: int) -> "Manifest":
         """Read what `to_columns` wrote; unknown properties are passed over.
@@ -214,14 +228,13 @@ class Manifest:
         columns: dict[str, tuple[object, ...]] = {}
         for name, kind in COLUMNS.items():
             value = found.get(name, _DEFAULTS[name])
-            if type(value) is not list:
-                value = [value] * count
-            if len(value) != count:
-                raise ValueError(f"{name}: {len(value)} values for {count} entries")
-            if count and set(map(type, value)) != {kind}:
+            values = value if type(value) is list else [value]
+            if set(map(type, values)) - {kind}:
                 raise ValueError(f"{name}: a value is no {kind.__name__}")
-            _check_range(name, value)
-            columns[name] = tuple(value)
+            _check_range(name, values)
+            columns[name] = tuple(values) if values is value else (value,) * count
+            if len(columns[name]) != count:
+                raise ValueError(f"{name}: {len(values)} values for {count} entries")
         return cls._of(columns, count)
 
 

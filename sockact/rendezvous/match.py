@@ -46,7 +46,9 @@ def matches(listener: ListenerSpec, entry: Entry, any_version: int) -> bool:
         case NetlinkAddress():
             return entry.address == f"{address.protocol} {address.group}"
         case PathAddress():
-            return entry.address.endswith(address.path)
+            if listener.kind is Kind.MQUEUE:
+                return entry.address.endswith(address.path)
+            return entry.address == address.path
     return False
 
 

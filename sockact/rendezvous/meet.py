@@ -5,8 +5,9 @@ over the path when it listens, by the one process that holds the lock of the pat
 finds the old listener or the new one. A node is stale only if connect(2) is refused while the lock
 is held, because a listener that is being made is refused as well. The lock is an flock(2) on
 ``PATH.lock``; it belongs to the file description, so it goes to a successor like any other
-descriptor. A name that begins with ``@`` is abstract: it has no node and needs no lock, because the
-kernel gives it to one socket at a time, and dies with that.
+descriptor. A name that begins with ``@`` is abstract: it has no node, and its lock is a datagram
+socket of the same name, which nobody reads. The kernel gives a name to one socket of a type at a
+time (net/unix/af_unix.c: unix_bind_abstract()), and it goes with the last descriptor.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from sockact.errors import OwnerNotFoundError, PathInUseError, RendezvousError, UntrustedOwnerError
 from sockact.fd.own import OwnedFd
 from sockact.fd.peer import overflow_uid, peer_of, refuse_descriptors
-from sockact.rendezvous.policy import Who, trusts
+from sockact.rendezvous.policy import Who, nameless, trusts
 from sockact.sockets.node import bind_with_mode
 
 SEQPACKET = _socket.SOCK_SEQPACKET
@@ -115,19 +116,33 @@ def connect(path: str, deadline: float, *, trusted: Sequence[int] = ()) -> _sock
     Raises:
         OwnerNotFoundError: Nobody listens there.
         UntrustedOwnerError: Somebody else does.
+        PathInUseError: Something that is no socket stands there.
         RendezvousError: It cannot be reached: no permission, or its backlog stayed full.
     """
+    _check_node(path)
     sock = _connect(path, deadline)
     try:
         owner = who_is(sock)
         if not trusts(owner, os.geteuid(), overflow_uid(), trusted):
-            raise UntrustedOwnerError(
-                f"{path}: is owned by {owner}, not by root or uid {os.geteuid()}; nothing was asked"
-            )
+            nobody = nameless(owner, overflow_uid())
+            but = nobody or f", not by root or uid {os.geteuid()}"
+            raise UntrustedOwnerError(f"{path}: is owned by {owner}{but}; nothing was asked")
     except BaseException:
         sock.close()
         raise
     return sock
+
+
+def _check_node(path: str) -> None:
+    """Raise PathInUseError if what stands there is no socket; a link is none, wherever it leads."""
+    if path.startswith("@"):
+        return
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return  # whoever needs the path hears of it
+    if not stat.S_ISSOCK(mode):
+        raise PathInUseError(f"{path}: something that is no socket stands there")
 
 
 def _connect(path: str, deadline: float) -> _socket.socket:
@@ -148,6 +163,9 @@ def _connect(path: str, deadline: float) -> _socket.socket:
         if not number:
             return sock
         sock.close()
+        if number == errno.ECONNREFUSED and kind == SEQPACKET and path.startswith("@"):
+            kind = STREAM  # each type has abstract names of its own
+            continue
         if number in (errno.ENOENT, errno.ECONNREFUSED):
             raise OwnerNotFoundError(f"{path}: nobody listens there", number)
         if number == errno.EPROTOTYPE and kind == SEQPACKET:
@@ -164,7 +182,7 @@ class Place:
 
     Attributes:
         path: The path.
-        lock: The lock; None for an abstract name. A takeover passes it on.
+        lock: The lock; None while it is a former owner's. A takeover passes it on.
     """
 
     def __init__(self, path: str, lock: OwnedFd | None) -> None:
@@ -185,7 +203,7 @@ class Place:
             PathInUseError: The lock is no file of ours.
         """
         if path.startswith("@"):
-            return cls(path, None)
+            return cls._occupy_name(path)
         name = path + ".lock"
         while True:
             try:
@@ -209,6 +227,19 @@ class Place:
             finally:
                 if not keep:
                     lock.close()
+
+    @classmethod
+    def _occupy_name(cls, path: str) -> "Place | None":
+        sock = _socket_of(_socket.SOCK_DGRAM)
+        try:
+            with _address(path) as address:
+                sock.bind(address)
+        except OSError as error:
+            sock.close()
+            if error.errno == errno.EADDRINUSE:
+                return None
+            raise PathInUseError(f"{path}: {error.strerror or error}", error.errno or 0) from None
+        return cls(path, OwnedFd(sock.detach()))
 
     def publish(self, kind: int = SEQPACKET) -> _socket.socket:
         """Make a listener and put it at the path, in place of a stale one.
@@ -238,14 +269,12 @@ class Place:
         try:
             # Before anybody can connect: who is not asked to may not send descriptors.
             refuse_descriptors(sock)
-            if self.lock is None:
+            if self.path.startswith("@"):
                 with _address(self.path) as address:
                     sock.bind(address)
                 sock.listen(BACKLOG)
                 return sock
-            with contextlib.suppress(FileNotFoundError):
-                if not stat.S_ISSOCK(os.lstat(self.path).st_mode):
-                    raise PathInUseError(f"{self.path}: something that is no socket stands there")
+            _check_node(self.path)
             temporary = f"{self.path}.new"
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)  # of one that was killed; the lock says so
@@ -264,17 +293,25 @@ class Place:
         Raises:
             OSError: chmod(2) failed.
         """
-        if self.lock is not None:
+        if not self.path.startswith("@"):
             os.chmod(self.path, 0o666)
 
     def vacate(self) -> None:
         """Remove the node and the lock, whose holder this is; then close the lock."""
         if self.lock is None or self.lock.closed:
             return
-        if not self._kept:
+        if not self._kept and not self.path.startswith("@"):
             for name in (self.path, self.path + ".lock"):
                 with contextlib.suppress(OSError):
                     os.unlink(name)
+        self.close()
+
+    def leave(self) -> None:
+        """Remove the lock of a path that was never published, and close it."""
+        kept = self._kept or self.path.startswith("@")
+        if self.lock is not None and not self.lock.closed and not kept:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path + ".lock")
         self.close()
 
     def close(self) -> None:

@@ -1,8 +1,7 @@
 """What a holder remembers of its sets beyond the descriptors themselves. Pure.
 
-A line of JSON for each change, the last whole one counting, so that a holder that is killed while
-it writes leaves the line before. It goes to a successor with the sets, and to the fd store of
-systemd.
+One line of JSON, which counts once it is whole. It goes to a successor with the sets, and to the
+fd store of systemd.
 """
 
 import json
@@ -10,7 +9,6 @@ from collections.abc import Iterable
 
 import attrs
 
-from sockact.rendezvous.manifest import Identity
 from sockact.rendezvous.policy import Rule
 from sockact.spec import AsValue
 
@@ -25,15 +23,13 @@ class Remembered(AsValue):
         name: Its name.
         rule: Who may get it.
         since: When it came, in seconds since 1970.
-        store: Its FDNAME in the fd store.
-        fds: The fd name of each descriptor, and which file description it is.
+        fds: The fd name of each descriptor, and the FDNAME of its description in the fd store.
     """
 
     name: str
     rule: Rule
     since: float
-    store: str
-    fds: tuple[tuple[str, Identity], ...]
+    fds: tuple[tuple[str, str], ...]
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -43,7 +39,7 @@ class Memory(AsValue):
     Attributes:
         path: The rendezvous.
         generation: The generation of the holder that wrote it.
-        serial: Counts the lines that were written.
+        serial: Counts the times that it was written.
         sets: The sets, in their order.
     """
 
@@ -61,8 +57,7 @@ def write(memory: Memory) -> bytes:
             "uids": one.rule.uids,
             "gids": one.rule.gids,
             "since": one.since,
-            "store": one.store,
-            "fds": [(name, *identity) for name, identity in one.fds],
+            "fds": one.fds,
         }
         for one in memory.sets
     ]
@@ -101,8 +96,7 @@ def _set(found: dict[str, object]) -> Remembered:
         str(found["name"]),
         Rule(_ints(found["uids"]), _ints(found["gids"])),
         float(found["since"]),  # type: ignore[arg-type]
-        str(found["store"]),
-        tuple((str(name), (int(device), int(inode))) for name, device, inode in fds),
+        tuple((str(name), str(stored)) for name, stored in fds),
     )
 
 

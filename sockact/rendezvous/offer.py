@@ -32,12 +32,16 @@ from sockact.rendezvous.manifest import Manifest
 from sockact.rendezvous.meet import who_is
 from sockact.rendezvous.messages import Listing, Reason, Refuse
 from sockact.rendezvous.owner import OwnerSide
-from sockact.rendezvous.policy import Rule, Who
+from sockact.rendezvous.policy import Rule, Who, nameless
 from sockact.rendezvous.react import READ, Reactor
+from sockact.rendezvous.tables import OWNER, Event, OwnerState
 from sockact.rendezvous.talk import Connection, Talk, identify
 
 CONNECTIONS_MAX = 128
 """Connections at a time; further ones wait in the backlog."""
+
+CONNECTIONS_KEPT = 32
+"""How many of them are for root and the owner's own user: others together cannot keep them out."""
 
 CONNECTIONS_EACH = 16
 """Connections of one user at a time, root and the owner's own included."""
@@ -45,6 +49,7 @@ CONNECTIONS_EACH = 16
 _ACCEPTS = 16
 _PAUSE_SECONDS = 0.1
 _SPARE_FDS = 32
+_LISTED_ROWS = 100
 
 
 class Keeper(Protocol):
@@ -79,7 +84,7 @@ def room_for(count: int) -> str:
 
     The soft limit is raised to the hard one if need be.
     """
-    have = len(os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"))
+    have = _open_count()
     need = have + count + _SPARE_FDS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or need <= soft:
@@ -92,6 +97,25 @@ def room_for(count: int) -> str:
         f"{count} descriptors are too many: {have} are open, and the limit is {hard}"
         " (RLIMIT_NOFILE, LimitNOFILE=)"
     )
+
+
+def _open_count() -> int:
+    """Return how many descriptors this process has open."""
+    directory = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
+    # Linux 6.2 and later tell the number as the size; to list thousands takes a millisecond.
+    return os.stat(directory).st_size or len(os.listdir(directory))
+
+
+def _who(talk: Talk) -> Who | None:
+    return talk.side.who if isinstance(talk.side, OwnerSide) else None
+
+
+def _farewell(talk: Talk, why: str) -> list[Action]:
+    """Break off; who has not got far is to ask again, whoever the owner is then."""
+    now = time.monotonic()
+    if talk.side.state is OwnerState.PREPARED:
+        return talk.side.cancel(why, now)
+    return talk.side.refuse(Reason.BUSY, why, now)
 
 
 class Owner:
@@ -176,10 +200,16 @@ class Owner:
         self._listen()
 
     def _refusal(self, who: Who) -> Refuse | None:
-        if not self._estate.policy.may_connect(who, self._estate.rules()):
-            return Refuse(Reason.DENIED, f"uid {who.uid} may do nothing here")
+        policy = self._estate.policy
+        if not policy.may_connect(who, self._estate.rules()):
+            nobody = nameless(who, policy.overflow_uid)
+            comma = "," if nobody else ""
+            return Refuse(Reason.DENIED, f"uid {who.uid}{nobody}{comma} may do nothing here")
         if sum(uid == who.uid for uid in self._talks.values()) >= CONNECTIONS_EACH:
             return Refuse(Reason.LIMIT, f"uid {who.uid} has too many connections here")
+        others = CONNECTIONS_MAX - CONNECTIONS_KEPT
+        if len(self._talks) >= others and not self._estate.policy.may_manage(who):
+            return Refuse(Reason.LIMIT, "there are too many connections here")
         return None
 
     def _forget(self, talk: Talk) -> None:
@@ -253,24 +283,38 @@ class Owner:
             held = self._estate.sets[name]
             first = 0
             for part in held.manifest.parts():
-                queues = [queue(h.fileno()) for h in held.handles[first : first + len(part)]]
-                first += len(part)
-                parts.append(
-                    Listing(
-                        part,
-                        more=True,
-                        since=(held.since,) * len(part),
-                        now=tuple(-1 if q is None else q.now for q in queues),
-                        limit=tuple(-1 if q is None else q.limit for q in queues),
-                        unit=tuple("" if q is None else q.unit for q in queues),
+                # What a part has beside its manifest has to fit in, too.
+                for begin in range(0, len(part), _LISTED_ROWS):
+                    rows = part.select(range(len(part))[begin : begin + _LISTED_ROWS])
+                    queues = [queue(h.fileno()) for h in held.handles[first : first + len(rows)]]
+                    first += len(rows)
+                    parts.append(
+                        Listing(
+                            rows,
+                            more=True,
+                            since=(held.since,) * len(rows),
+                            now=tuple(-1 if q is None else q.now for q in queues),
+                            limit=tuple(-1 if q is None else q.limit for q in queues),
+                            unit=tuple("" if q is None else q.unit for q in queues),
+                        )
                     )
-                )
         return [*parts, Listing(Manifest())]
+
+    def catch_up(self) -> None:
+        """Read what the successor has said already: perhaps its end."""
+        if self._successor:
+            self._successor.catch_up()
+
+    @property
+    def taker(self) -> _socket.socket | None:
+        """The connection of whoever is taking over at this moment; None if nobody is."""
+        who = self._estate.successor
+        return next((t.socket for t in self._talks if who and _who(t) is who), None)
 
     def drained(self) -> None:
         """Tell the successor that everything accepted is finished."""
         talk = self._successor
-        if talk and not talk.closed and isinstance(talk.side, OwnerSide):
+        if talk and isinstance(talk.side, OwnerSide) and Event.DO_DRAINED in OWNER[talk.side.state]:
             talk.perform(talk.side.drained(time.monotonic()))
 
     def close(self, why: str = "the owner ends") -> None:
@@ -280,5 +324,5 @@ class Owner:
         self._reactor.remove(self)
         for talk in list(self._talks):
             if talk is not self._successor:
-                talk.perform(talk.side.cancel(why, time.monotonic()))
+                talk.perform(_farewell(talk, why))
             talk.close()

@@ -89,3 +89,8 @@ def trusts(owner: Who, own_uid: int, overflow_uid: int, trusted: Iterable[int]) 
         trusted: More users whom the client was told to trust.
     """
     return owner.uid != overflow_uid and owner.uid in (ROOT, own_uid, *trusted)
+
+
+def nameless(who: Who, overflow_uid: int) -> str:
+    """Return what to say of a user whom our user namespace has no name for; nothing of others."""
+    return ", which stands for all without a name here" if who.uid == overflow_uid else ""

@@ -5,6 +5,7 @@ conversations run in a thread, in a blocking call, and inside asyncio.
 """
 
 import collections
+import contextlib
 import os
 import selectors
 import time
@@ -75,7 +76,12 @@ class Reactor:
             self._timed.remove(timed)
 
     def post(self, callback: Callable[[], None]) -> None:
-        """Have `callback` run by whoever drives the reactor; callable from any thread."""
+        """Have `callback` run by whoever drives the reactor; callable from any thread.
+
+        Once the reactor is closed this does nothing.
+        """
+        if self._closed:
+            return  # the number of the pipe may be somebody else's by now
         self._posted.append(callback)
         try:
             os.write(self._waker, b"x")
@@ -83,9 +89,11 @@ class Reactor:
             return  # it is about to wake anyhow
 
     def _run_posted(self) -> None:
-        os.read(self._woken, 4096)
-        while self._posted:
-            self._posted.popleft()()
+        with contextlib.suppress(BlockingIOError):  # a nested step may have read it
+            os.read(self._woken, 4096)
+        for _ in range(len(self._posted)):  # what these post is for the next step
+            if self._posted:
+                self._posted.popleft()()
 
     def timeout(self) -> float | None:
         """Return the seconds until something is due; None if nothing is."""

@@ -47,6 +47,10 @@ class Holding:
     generation: int
 
 
+class NoRoomError(RefusedError):
+    """It was this process that said no, and it would say so again."""
+
+
 class Asking:
     """A request under way.
 
@@ -81,6 +85,8 @@ class Asking:
         self.holdings: list[Holding] = []
         self.then: Callable[[Action], None] | None = None
         self._failure: Failed | None = None
+        self._no_room = False
+        self._path = path
         self._takes_over = request.op is Op.TAKEOVER
         hello = Hello(1, VERSION, pid=os.getpid(), program=os.path.basename(sys.argv[0])[:100])
         connection = Connection(connect(path, deadline, trusted=trusted))
@@ -98,6 +104,7 @@ class Asking:
             case Consider():
                 now = time.monotonic()
                 if why := room_for(action.count):
+                    self._no_room = True
                     self.talk.perform(self.side.refuse(Reason.LIMIT, why, now))
                 else:
                     self.talk.perform(self.side.accept(now))
@@ -154,10 +161,11 @@ class Asking:
     def check(self) -> None:
         """Raise what `run` raises, if it has failed."""
         if failure := self._failure:
-            if failure.refused:
-                raise RefusedError(failure.text, failure.reason.value)
+            if failure.refused or self._no_room:
+                refused = NoRoomError if self._no_room else RefusedError
+                raise refused(f"{self._path}: {failure.text}", failure.reason.value)
             kind = TakeoverAbortedError if self._takes_over else RendezvousError
-            raise kind(failure.text)
+            raise kind(f"{self._path}: {failure.text}")
 
     @property
     def lost(self) -> bool:
@@ -188,6 +196,7 @@ def _ask(
     deadline = time.monotonic() + timeout
     path = checked_path(path)
     reactor = Reactor()
+    busy: RefusedError | None = None
     try:
         while True:
             asking = Asking(reactor, path, request, deadline, give=give, trusted=trusted)
@@ -195,11 +204,15 @@ def _ask(
                 asking.run(reactor, deadline)
             except RefusedError as error:
                 asking.talk.close()
-                if error.reason not in _AGAIN or time.monotonic() + WAIT_SECONDS > deadline:
-                    raise RefusedError(f"{path}: {error}", error.reason) from None
+                final = error.reason not in _AGAIN or isinstance(error, NoRoomError)
+                if final or time.monotonic() + WAIT_SECONDS > deadline:
+                    raise
+                busy = error
                 time.sleep(WAIT_SECONDS)
             except RendezvousError as error:
-                raise type(error)(f"{path}: {error}") from None
+                if busy and time.monotonic() >= deadline:
+                    raise busy from error
+                raise
             else:
                 while not asking.talk.closed and time.monotonic() < deadline:
                     reactor.step(deadline - time.monotonic())
@@ -238,8 +251,12 @@ def take(
 
 def as_set(names: Sequence[str], handles: Sequence[OwnedFd]) -> SocketSet:
     """Return handles as a socket set, which takes them over."""
-    pairs = zip(names, handles, strict=True)
-    return SocketSet([NamedSocket(name, handle.release()) for name, handle in pairs])
+    entries = []
+    for name, handle in zip(names, handles, strict=True):
+        assert isinstance(handle, NamedSocket)  # so each came: a new object for each of thousands
+        handle.name = name
+        entries.append(handle)
+    return SocketSet(entries)
 
 
 def put(

@@ -31,7 +31,7 @@ from sockact.rendezvous.messages import Op, Request
 from sockact.rendezvous.offer import Owner
 from sockact.rendezvous.policy import Policy, Rule, Who
 from sockact.rendezvous.react import Reactor
-from sockact.rendezvous.take import Asking
+from sockact.rendezvous.take import Asking, NoRoomError
 from sockact.rendezvous.talk import close_all
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ class Arrival:
         self.handles = ()
         if self.listener:
             self.listener.close()
+        elif not self.asking:
+            self.place.leave()
         self.place.close()
 
 
@@ -102,12 +104,15 @@ def arrive(
     """
     path = checked_path(path)
     deadline = time.monotonic() + timeout
+    busy: RefusedError | None = None
     while True:
         try:
             return _try(reactor, path, deadline, patience, trusted, take=take)
         except RefusedError as error:
-            if error.reason not in ("busy", "limit") or time.monotonic() >= deadline:
-                raise RefusedError(f"{path}: {error}", error.reason) from None
+            final = error.reason not in ("busy", "limit") or isinstance(error, NoRoomError)
+            if final or time.monotonic() >= deadline:
+                raise
+            busy = error
         except (OwnerNotFoundError, _OwnerDiedError) as error:
             if time.monotonic() >= deadline:
                 raise PathInUseError(
@@ -115,8 +120,8 @@ def arrive(
                     " somebody may be starting or stopping"
                 ) from error
         except RendezvousError as error:
-            if type(error) in (RendezvousError, TakeoverAbortedError):
-                raise type(error)(f"{path}: {error}") from None
+            if busy and time.monotonic() >= deadline:
+                raise busy from error  # the last try only came too late to hear it again
             raise
         time.sleep(WAIT_SECONDS)
 
@@ -201,7 +206,8 @@ def _sort(arrival: Arrival, asking: Asking) -> None:
     arrival.handles = tuple(handles[i] for i in sets)
     if arrival.listener is None:
         arrival.abandon("there is no listener")
-        raise TakeoverAbortedError("the owner did not pass its rendezvous listener on")
+        path = arrival.place.path
+        raise TakeoverAbortedError(f"{path}: the owner did not pass its rendezvous listener on")
 
 
 class Phase(enum.Enum):
@@ -262,7 +268,7 @@ class Tenure:
         try:
             self._listener = arrival.listener or self._place.publish(kind)
         except BaseException:
-            self._place.close()
+            self._place.leave()
             raise
         self._duties: list[OwnedFd] = []
         try:
@@ -361,6 +367,8 @@ class Tenure:
         while self.phase is Phase.STOPPED:
             # The successor is about to say that it has everything, and has seconds for that.
             self._reactor.step(None)
+        if self._owner:
+            self._owner.catch_up()
         succeeded = self.was_succeeded = self.phase is Phase.DRAINING
         if self._owner:
             if succeeded:

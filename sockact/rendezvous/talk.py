@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 
 from sockact.errors import RemoteProtocolError, TruncatedError
-from sockact.fd.identity import identity
 from sockact.fd.own import OwnedFd
 from sockact.fd.peer import is_dead
 from sockact.fd.transfer import receive_message, send_some
@@ -23,6 +22,7 @@ from sockact.rendezvous.messages import BYTES_MAX, Message
 from sockact.rendezvous.owner import OwnerSide
 from sockact.rendezvous.react import READ, WRITE, Reactor
 from sockact.rendezvous.wire import Framer, decode, encode
+from sockact.sockets.socketset import NamedSocket
 
 RETRY_SECONDS = 0.02
 """How long to wait when this user has too many descriptors in flight (ETOOMANYREFS)."""
@@ -45,7 +45,9 @@ _READS_BEFORE_JUDGING = 1024
 
 def identify(handles: Sequence[OwnedFd]) -> list[Identity]:
     """Return which file description each handle is."""
-    return [identity(handle.fileno()) for handle in handles]
+    # As `sockact.fd.identity.identity`, without a call for each of thousands.
+    found = map(os.fstat, [handle.fileno() for handle in handles])
+    return [(info.st_dev, info.st_ino) for info in found]
 
 
 def close_all(handles: Sequence[OwnedFd]) -> None:
@@ -145,7 +147,7 @@ class Connection:
                 return None
             except ConnectionResetError:
                 continue  # what the peer had sent before comes now, and then the end
-            handles = tuple([OwnedFd(fd) for fd in got.fds])
+            handles = tuple([NamedSocket("", fd) for fd in got.fds])
             if not got.data:
                 raise EOFError
             if self._framer:
@@ -212,6 +214,7 @@ class Talk:
         self._lost_at: float | None = None
         self._retry_at: float | None = None
         self._linger_until: float | None = None
+        self._posted = False
         reactor.watch(connection.fileno(), READ, self._readable)
         reactor.add(self)
 
@@ -278,31 +281,60 @@ class Talk:
             else:
                 self._reactor.unwatch(self._connection.fileno())
 
+    def _guarded(self, do: Callable[[], None]) -> None:
+        """Whatever goes wrong with one conversation ends that one, and no other."""
+        try:
+            do()
+        except Exception:
+            import logging  # noqa: PLC0415 - nothing is to be logged as a rule
+
+            logging.getLogger("sockact").exception("a conversation at a rendezvous failed")
+            if not self.closed:
+                try:
+                    self._lose(time.monotonic(), dead=False)
+                finally:
+                    self.close()
+
     def _readable(self) -> None:
+        self._guarded(self._wake)
+
+    def _wake(self) -> None:
         if self._connection.pending:
             self._flush()
-        self._read(_READS)
+        if self._read(_READS) and not self._posted:
+            # More may wait in the framer, of which no poll() tells.
+            self._posted = True
+            self._reactor.post(self._go_on)
+
+    def _go_on(self) -> None:
+        self._posted = False
+        self._readable()
 
     def catch_up(self) -> None:
         """Read what has come already."""
+        self._guarded(self._catch_up)
+
+    def _catch_up(self) -> None:
         self._read(_READS_BEFORE_JUDGING)
 
-    def _read(self, most: int) -> None:
+    def _read(self, most: int) -> bool:
+        """Read at most so many messages; return whether there may be more."""
         for _ in range(most):
             if self.closed or self._ending or self._lost_at is not None:
-                return
+                return False
             now = time.monotonic()
             try:
                 got = self._connection.receive()
             except EOFError:
                 self._ended(now)
-                return
+                return False
             except (RemoteProtocolError, TruncatedError, OSError) as error:
                 self.perform(self.side.broken(str(error), now))
-                return
+                return False
             if got is None:
-                return
+                return False
             self.perform(self.side.receive(*got, now))
+        return True
 
     def _flush(self) -> None:
         self._retry_at = None
@@ -321,11 +353,14 @@ class Talk:
         self._reactor.unwatch(self._connection.fileno())
 
     def _died(self) -> None:
+        self._guarded(self._bury)
+
+    def _bury(self) -> None:
         """The peer is dead; what it had said comes first, and a child of it may keep the line."""
         assert self._pidfd
         self._reactor.unwatch(self._pidfd.fileno())
         if self._lost_at is None:
-            self.catch_up()
+            self._catch_up()
         if not self.closed:
             self._lose(time.monotonic(), dead=True)
 
@@ -346,6 +381,9 @@ class Talk:
 
     def expire(self, now: float) -> None:
         """Do what is due; what has come is read before."""
+        self._guarded(lambda: self._expire(now))
+
+    def _expire(self, now: float) -> None:
         if self._lost_at is not None:
             if now >= self._lost_at:
                 self._lose(now, dead=False)
@@ -354,8 +392,8 @@ class Talk:
             self._flush()
         if self._linger_until is not None and now >= self._linger_until:
             self.close()
-        self.catch_up()
-        if not self.closed:
+        self._catch_up()
+        if not self.closed and self._lost_at is None:
             self.perform(self.side.expire(now))
 
     def close(self) -> None:

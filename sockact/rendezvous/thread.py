@@ -1,6 +1,7 @@
 """A tenure for a program of threads and plain sockets: a thread answers the rendezvous."""
 
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -9,6 +10,8 @@ from sockact.errors import RendezvousError, TakeoverAbortedError
 from sockact.rendezvous.react import Reactor
 from sockact.rendezvous.takeover import Phase, Tenure
 from sockact.sockets.socketset import SocketSet
+
+_PAUSE_SECONDS = 0.1
 
 
 class Rendezvous:
@@ -39,7 +42,14 @@ class Rendezvous:
 
     def _run(self) -> None:
         while not self._stopping:
-            self._reactor.step(None)
+            try:
+                self._reactor.step(None)
+            except Exception:
+                import logging  # noqa: PLC0415 - nothing is to be logged as a rule
+
+                # An owner that stopped answering would be worse than whatever this is.
+                logging.getLogger("sockact").exception("the thread of a rendezvous failed")
+                time.sleep(_PAUSE_SECONDS)
 
     def _wait(self, phases: tuple[Phase, ...], timeout: float | None) -> bool:
         with self._changed:

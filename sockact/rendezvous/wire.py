@@ -48,15 +48,16 @@ def encode(message: Message, fds: int = 0) -> bytes:
         ValueError: It is too long for a frame, or has a number that is infinite.
     """
     fields: dict[str, object] = {"type": message.TYPE}
+    last = ""
     names: tuple[str, ...] = message.__match_args__
     for name in names:
         value: object = getattr(message, name)
         if isinstance(value, Manifest):
-            value = value.to_columns()
-        elif isinstance(value, Op | Reason):
-            value = value.value
-        fields[name] = value
-    body = json.dumps(fields, separators=(",", ":"), allow_nan=False).encode("ascii")
+            last = f',"{name}":{value.text}' + "}"
+            continue
+        fields[name] = value.value if isinstance(value, Op | Reason) else value
+    text = json.dumps(fields, separators=(",", ":"), allow_nan=False)
+    body = (text[:-1] + last if last else text).encode("ascii")
     if len(body) > _BODY_MAX:
         raise ValueError(f"a {message.TYPE} message of {len(body)} bytes")
     return HEADER.pack(MAGIC, FRAMING, fds, len(body)) + body

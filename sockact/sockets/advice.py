@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 
-from sockact.sockets.holder import Holder, inet_holders, unix_holders
+from sockact.sockets.holder import Process, inet_holders, unix_holders
 from sockact.spec import InetAddress, Kind, ListenerSpec, PathAddress, UnixAddress
 
 
@@ -28,7 +28,7 @@ def advise(listener: ListenerSpec, step: str, number: int) -> str:
     return ""
 
 
-def _held(holders: list[Holder], what: str) -> str:
+def _held(holders: list[Process], what: str) -> str:
     if not holders:
         return f"{what} is in use, by a process that cannot be seen from here"
     if any(holder.pid == os.getpid() for holder in holders):

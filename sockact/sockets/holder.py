@@ -3,14 +3,19 @@
 import os
 import socket as _socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import attrs
 
 
 @attrs.frozen
-class Holder:
-    """A process with a socket open."""
+class Process:
+    """A process with a descriptor open.
+
+    Attributes:
+        pid: Its process id.
+        program: Its name, as the kernel has it.
+    """
 
     pid: int
     program: str
@@ -19,7 +24,7 @@ class Holder:
         return f"{self.program} (pid {self.pid})"
 
 
-def inet_holders(protocol: str, host: str, port: int) -> list[Holder]:
+def inet_holders(protocol: str, host: str, port: int) -> list[Process]:
     """Return the processes that have a ``tcp`` or ``udp`` socket bound to `port`.
 
     Args:
@@ -51,7 +56,7 @@ def _proc_address(host: str) -> str:
     return ""
 
 
-def unix_holders(path: str) -> list[Holder]:
+def unix_holders(path: str) -> list[Process]:
     """Return the processes that have a Unix socket of that path, or ``@`` name, open."""
     inodes = {
         fields[6] for fields in _table("/proc/net/unix") if len(fields) > 7 and fields[7] == path
@@ -69,21 +74,38 @@ def _table(path: str) -> Iterator[list[str]]:
         return
 
 
-def holders_of(inodes: set[str]) -> list[Holder]:
+def holders_of(inodes: set[str]) -> list[Process]:
     """Return the processes that have a socket with one of these inode numbers open.
 
     Only processes that this one may look into can be seen: its own user's, or all for root.
     """
-    wanted = {f"socket:[{inode}]" for inode in inodes}
-    found = []
-    for pid in filter(str.isdecimal, os.listdir("/proc") if wanted else ()):
-        try:
-            fds = os.listdir(f"/proc/{pid}/fd")
-        except OSError:
-            continue
-        if any(_link(f"/proc/{pid}/fd/{fd}") in wanted for fd in fds):
-            found.append(Holder(int(pid), _program(pid)))
+    found = holders_by_link(f"socket:[{inode}]" for inode in inodes)
+    processes = {one.pid: one for several in found.values() for one in several}
+    return list(processes.values())
+
+
+def holders_by_link(links: Iterable[str]) -> dict[str, list[Process]]:
+    """Return for each descriptor the processes that have it open, from one look at all of them.
+
+    Args:
+        links: What ``/proc/PID/fd/N`` links to: ``socket:[INODE]``, or the path of a file.
+    """
+    found: dict[str, list[Process]] = {link: [] for link in links}
+    for pid in filter(str.isdecimal, _listed("/proc") if found else ()):
+        directory = f"/proc/{pid}/fd"
+        opened = {_link(f"{directory}/{fd}") for fd in _listed(directory)} & found.keys()
+        if opened:
+            process = Process(int(pid), _program(pid))
+            for link in opened:
+                found[link].append(process)
     return found
+
+
+def _listed(directory: str) -> list[str]:
+    try:
+        return os.listdir(directory)
+    except OSError:
+        return []
 
 
 def _link(path: str) -> str:

@@ -67,17 +67,22 @@ def idle_settings(spec: SocketSpec) -> list[Diagnostic]:
     return found
 
 
-def unsupervised(spec: SocketSpec) -> list[Diagnostic]:
-    """Return what `spec` says in vain where nobody supervises the program, and why."""
+def unsupervised(spec: SocketSpec, command: str = "exec") -> list[Diagnostic]:
+    """Return what `spec` says in vain where nobody supervises the program, and why.
+
+    Args:
+        spec: The definition.
+        command: The command that opens it.
+    """
     said = []
     for name, setting in spec.settings.items():
         row = TABLE[name]
         if row.moment is Moment.MANAGER and setting.value != row.default:
-            message = f"{name}= has no effect under exec: {row.without_manager}"
+            message = f"{name}= has no effect under {command}: {row.without_manager}"
             said.append(Diagnostic(setting.origin, message))
-    if spec.get(REMOVE_ON_STOP):
+    if command != "hold" and spec.get(REMOVE_ON_STOP):  # a holder is left
         setting = spec.settings[REMOVE_ON_STOP.name]
-        message = "RemoveOnStop= has no effect under exec: nobody is left to remove the node"
+        message = f"RemoveOnStop= has no effect under {command}: nobody is left to remove the node"
         said.append(Diagnostic(setting.origin, message))
     return said
 

@@ -59,10 +59,6 @@ class ClosesAtDrain(OwnerSide[str]):
         drains = any(isinstance(a, Send) and isinstance(a.message, Drain) for a in actions)
         return [*actions, CloseReserve()] if drains else actions
 
-    def drained(self, now: float) -> list[Action]:  # noqa: D102
-        actions = super().drained(now)
-        return [action for action in actions if not isinstance(action, CloseReserve)]
-
 
 class NeverResumes(OwnerSide[str]):
     """Does not serve again when its successor is lost."""
@@ -160,7 +156,7 @@ class DoesNotLead(ClientSide[str]):
     ("side", "rule"),
     [
         (ClosesAtCommit, "I1: the reserve was closed before Committed"),
-        (ClosesAtDrain, "I1: the owner serves again without its copies"),
+        (ClosesAtDrain, "the reserve was closed twice"),
         (NeverResumes, "I4: the phase is not what the owner does"),
         (ResumesFromDrain, "I2: both serve"),
         (StopsEarly, "I4: the owner stopped accepting before Ready"),

@@ -1,0 +1,61 @@
+"""Random messages and manifests for property tests."""
+
+from typing import Any
+
+import attrs
+from hypothesis import strategies as st
+
+from sockact.rendezvous.manifest import COLUMNS, Entry, Manifest
+from sockact.rendezvous.messages import MESSAGES, Message, Op, Reason
+
+
+def _canonical(text: str) -> str:
+    """Join surrogate pairs: JSON cannot tell two halves from the whole (RFC 8259, 7)."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+CHARACTERS = st.one_of(
+    st.sampled_from("abz09_.-/@:[]%\"'\\ \n\0\x7f"),
+    st.sampled_from("\u00e9\u2028\ud800\udcff\udfff\U0001f600\U0010ffff"),
+    st.characters(exclude_categories=()),
+)
+
+
+def texts(most: int) -> st.SearchStrategy[str]:
+    """Return text of at most so many characters, odd ones and lone surrogates included."""
+    return st.text(CHARACTERS, max_size=most).map(_canonical)
+
+
+_COLUMN = {str: texts(40), int: st.integers(0, 2**64 - 1), bool: st.booleans()}
+
+ENTRIES: st.SearchStrategy[Entry] = st.builds(
+    Entry, **{name: _COLUMN[kind] for name, kind in COLUMNS.items()}
+)
+
+MANIFESTS: st.SearchStrategy[Manifest] = st.one_of(
+    st.lists(ENTRIES, max_size=6).map(Manifest),
+    st.tuples(ENTRIES, st.integers(0, 40)).map(lambda t: Manifest([t[0]] * t[1])),
+)
+
+_INTS = st.integers(0, 2**63 - 1)
+_FLOATS = st.floats(0, 2.0**62, allow_nan=False)
+_FIELDS: dict[object, st.SearchStrategy[Any]] = {
+    int: _INTS,
+    float: _FLOATS,
+    bool: st.booleans(),
+    str: texts(60),
+    Op: st.sampled_from(Op),
+    Reason: st.sampled_from(Reason),
+    Manifest: MANIFESTS,
+    tuple[str, ...]: st.lists(texts(40), max_size=4).map(tuple),
+    tuple[int, ...]: st.lists(st.integers(-1, 2**63 - 1), max_size=4).map(tuple),
+    tuple[float, ...]: st.lists(_FLOATS, max_size=4).map(tuple),
+}
+
+
+def messages(kind: type[Message]) -> st.SearchStrategy[Message]:
+    """Return messages of a kind, with every field filled."""
+    return st.builds(kind, **{field.name: _FIELDS[field.type] for field in attrs.fields(kind)})
+
+
+ANY_MESSAGE = st.sampled_from(sorted(MESSAGES)).flatmap(lambda name: messages(MESSAGES[name]))

@@ -1,0 +1,77 @@
+"""Which of the sockets that were taken a definition asks for."""
+
+import pytest
+
+from sockact.rendezvous.manifest import Entry
+from sockact.rendezvous.match import matches, pair
+from sockact.spec import ListenerSpec
+from sockact.unitfile.listen import parse_listen
+
+
+def _listener(text: str) -> ListenerSpec:
+    return parse_listen(text).listeners[0]
+
+
+def _entry(kind: str, family: str, address: str, name: str = "n", role: str = "") -> Entry:
+    return Entry("s", name, kind, family, address, role=role)
+
+
+IS = [
+    ("n=tcp4:127.0.0.1:80", ("Stream", "AF_INET", "127.0.0.1:80"), True),
+    ("n=tcp4:127.0.0.1:80", ("Stream", "AF_INET", "127.0.0.1:81"), False),
+    ("n=tcp4:127.0.0.1:80", ("Stream", "AF_INET", "127.0.0.2:80"), False),
+    ("n=tcp4:127.0.0.1:80", ("Datagram", "AF_INET", "127.0.0.1:80"), False),
+    ("n=tcp4:127.0.0.1:0", ("Stream", "AF_INET", "127.0.0.1:4711"), True),
+    ("n=udp4:127.0.0.1:53", ("Datagram", "AF_INET", "127.0.0.1:53"), True),
+    ("n=tcp:80", ("Stream", "AF_INET6", "[::]:80"), True),
+    ("n=tcp:80", ("Stream", "AF_INET", "0.0.0.0:80"), False),
+    ("n=tcp4:80", ("Stream", "AF_INET", "0.0.0.0:80"), True),
+    ("n=tcp:[::1]:80", ("Stream", "AF_INET6", "[::1]:80"), True),
+    ("n=tcp:[0:0:0:0:0:0:0:1]:80", ("Stream", "AF_INET6", "[::1]:80"), True),
+    ("n=tcp:[::1]:80", ("Stream", "AF_INET6", "[::2]:80"), False),
+    ("n=unix:/run/x", ("Stream", "AF_UNIX", "/run/x"), True),
+    ("n=unix:/run/x", ("Stream", "AF_UNIX", "/run/y"), False),
+    ("n=unix:/run/x", ("SequentialPacket", "AF_UNIX", "/run/x"), False),
+    ("n=unix-seqpacket:/run/x", ("SequentialPacket", "AF_UNIX", "/run/x"), True),
+    ("n=unix-dgram:@x", ("Datagram", "AF_UNIX", "@x"), True),
+    ("n=unix-dgram:@x", ("Datagram", "AF_UNIX", "@xy"), False),
+    ("n=fifo:/run/f", ("FIFO", "", "/run/f"), True),
+    ("n=fifo:/run/f", ("FIFO", "", "/srv/run/f"), False),
+    ("n=fifo:/run/f", ("FIFO", "", "/run/f (deleted)"), False),
+    ("n=special:/dev/null", ("Device", "", "/dev/null"), True),
+    ("n=special:/dev/null", ("FIFO", "", "/dev/null"), False),
+    ("n=mqueue:/q", ("MessageQueue", "", "/q"), True),
+    ("n=mqueue:/q", ("MessageQueue", "", "/dev/mqueue/q"), True),
+    ("n=mqueue:/q", ("MessageQueue", "", "/qq"), False),
+]
+
+
+@pytest.mark.parametrize(("text", "entry", "expected"), IS)
+def test_it_is_what_the_definition_would_open(
+    text: str, entry: tuple[str, str, str], *, expected: bool
+) -> None:
+    """Name, kind and address decide."""
+    assert matches(_listener(text), _entry(*entry), 6) is expected
+    assert not matches(_listener(text), _entry(*entry, name="other"), 6)
+    assert not matches(_listener(text), _entry(*entry, role="lock"), 6)
+
+
+def test_every_address_is_of_the_version_that_the_machine_has() -> None:
+    """Without IPv6 a plain port is one of IPv4."""
+    entry = _entry("Stream", "AF_INET", "0.0.0.0:80")
+    assert matches(_listener("n=tcp:80"), entry, 4)
+    assert not matches(_listener("n=tcp:80"), entry, 6)
+
+
+def test_each_is_found_once() -> None:
+    """Equal definitions get different sockets as long as there are some; duties are nobody's."""
+    entries = [
+        _entry("Stream", "AF_UNIX", "/a", role="rendezvous"),
+        _entry("Stream", "AF_UNIX", "/a"),
+        _entry("Stream", "AF_UNIX", "/b"),
+        _entry("Stream", "AF_UNIX", "/a"),
+        _entry("Stream", "AF_UNIX", "/c", name="m"),
+    ]
+    listeners = [_listener("n=unix:/a")] * 3
+    assert pair(listeners, entries, 6) == ([1, 3, None], [2, 4])
+    assert pair([], entries, 6) == ([], [1, 2, 3, 4])
