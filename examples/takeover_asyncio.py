@@ -14,12 +14,12 @@ import sys
 
 import sockact
 
-clients: set["asyncio.Task[None] | None"] = set()
+clients: set[asyncio.Future[None]] = set()
 
 
 async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer one request."""
-    clients.add(task := asyncio.current_task())
+    clients.add(done := asyncio.get_running_loop().create_future())
     try:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
@@ -29,7 +29,8 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             await writer.wait_closed()
     finally:
         writer.close()
-        clients.discard(task)
+        clients.discard(done)
+        done.set_result(None)
 
 
 async def main(path: str, *definitions: str) -> None:

@@ -164,7 +164,10 @@ class Rendezvous:
 
     Attributes:
         sockets: The sockets to serve, owned here; closed by `close`. asyncio closes a listener
-            together with its server.
+            together with its server. Give its start_server() the backlog that you want: it calls
+            listen(2), with 100, and that counts for everybody who has the socket. A Unix socket
+            goes to start_server(), too: from Python 3.13 on start_unix_server() removes the path
+            when the server is closed, unless it is told ``cleanup_socket=False``.
     """
 
     def __init__(self, reactor: Reactor, tenure: Tenure, sockets: SocketSet) -> None:
@@ -215,7 +218,7 @@ class Rendezvous:
         """When the drain must be over, on the monotonic clock; None while there is no limit."""
         return self._tenure.drain_until
 
-    def on_drain(self, callback: Callable[[], None]) -> Callable[[], None]:
+    def on_drain(self, callback: Callable[[], object]) -> Callable[[], object]:
         """Call `callback` when a successor is ready: it must have accept() stopped on return.
 
         Usable as a decorator. The successor serves as soon as every callback has returned, so this
@@ -224,7 +227,7 @@ class Rendezvous:
         self._tenure.on_stop.append(callback)
         return callback
 
-    def on_resume(self, callback: Callable[[], None]) -> Callable[[], None]:
+    def on_resume(self, callback: Callable[[], object]) -> Callable[[], object]:
         """Call `callback` when the successor was lost before the drain was over: accept again.
 
         Usable as a decorator; a plain function as well.

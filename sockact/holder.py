@@ -19,7 +19,7 @@ import attrs
 
 from sockact.activation import notify
 from sockact.activation.receive import listen_fds
-from sockact.errors import NotifyError
+from sockact.errors import NotifyError, RefusedError, RendezvousError, TakeoverAbortedError
 from sockact.fd.identity import identity, same_description
 from sockact.fd.own import OwnedFd
 from sockact.fd.peer import is_dead, peer_pidfd
@@ -27,10 +27,12 @@ from sockact.fd.probe import borrowed
 from sockact.rendezvous.furnish import Options
 from sockact.rendezvous.inspect import elsewhere, manifest_of
 from sockact.rendezvous.manifest import Manifest
-from sockact.rendezvous.meet import SEQPACKET, STREAM, Place, checked_path
+from sockact.rendezvous.meet import SEQPACKET, STREAM, WAIT_SECONDS, Place, checked_path
 from sockact.rendezvous.memory import Memory, Remembered, read, write
+from sockact.rendezvous.messages import Op, Request
 from sockact.rendezvous.policy import Rule, Who
-from sockact.rendezvous.react import Reactor
+from sockact.rendezvous.react import READ, Reactor
+from sockact.rendezvous.take import Asking
 from sockact.rendezvous.takeover import STATE, Arrival, Phase, Tenure, arrive
 from sockact.rendezvous.talk import close_all
 from sockact.sockets.bind import open_specs
@@ -42,8 +44,9 @@ from sockact.unitfile.values import fd_name
 _STORED = "sockact-"
 _LISTENER = _STORED + "rendezvous"
 _LOCK = _STORED + "lock"
-_TAKER = _STORED + "taker"
+_OTHER = _STORED + "other"
 _STATES = (_STORED + "state-a", _STORED + "state-b")
+_OTHER_SECONDS = 60.0
 
 Say = Callable[[str], None]
 
@@ -91,8 +94,8 @@ class _Store:
 
     def clear(self) -> None:
         """Remove everything, because somebody else has it now."""
-        # The taker last: as long as there is anything else, the next start must know of it.
-        self.remove(sorted(self.names, key=_TAKER.__eq__))
+        # That one last: as long as there is anything else, the next start must know of it.
+        self.remove(sorted(self.names, key=_OTHER.__eq__))
 
 
 @attrs.define
@@ -103,6 +106,12 @@ class _Found:
     stored: dict[str, OwnedFd] = attrs.Factory(dict)
     passed: list[tuple[str, OwnedFd]] = attrs.Factory(list)
     names: set[str] = attrs.Factory(set)
+
+    def forget(self, *names: str) -> None:
+        """Close what was stored under these names, and remove it from the fd store."""
+        close_all([self.stored.pop(name) for name in names if name in self.stored])
+        _Store(self.names & {*names}).clear()
+        self.names -= {*names}
 
     def close(self) -> None:
         """Close everything that is still here."""
@@ -191,6 +200,8 @@ class Holder(Tenure):
         named[_LISTENER] = self._duty("rendezvous")
         if self._place.lock:
             named[_LOCK] = self._place.lock
+        if self._asking and (owner := self._asking.talk.process):
+            named[_OTHER] = owner
         for held in self.estate.sets.values():
             named |= {self._names[handle.fileno()]: handle for handle in held.handles}
         self._fd_store.remove(self._fd_store.names - named.keys())
@@ -328,21 +339,19 @@ class Holder(Tenure):
         """Tell the administrator."""
         self._say(f"{who}: {text}")
 
-    def watch_taker(self) -> None:
-        """Have whoever is taking over in the fd store too, as a pidfd.
+    def watch_takeover(self) -> None:
+        """Have the other side of a takeover in the fd store as long as it lasts, as a pidfd.
 
-        If this process is killed from here on, that one is in charge as long as it lives, and the
-        next start has to know.
+        If this process is killed meanwhile, the next start has to know who may be in charge.
         """
         taker = self._owner.taker if self._owner and self._fd_store.there else None
-        if (taker is None) == (_TAKER not in self._fd_store.names):
-            return
         if taker is None:
-            self._fd_store.remove([_TAKER])
-        elif (pidfd := peer_pidfd(taker)) is not None:
+            if self.owns:
+                self._fd_store.remove([_OTHER])
+        elif _OTHER not in self._fd_store.names and (pidfd := peer_pidfd(taker)) is not None:
             handle = OwnedFd(pidfd)
             with contextlib.suppress(NotifyError):
-                self._fd_store.add({_TAKER: handle})
+                self._fd_store.add({_OTHER: handle})
             handle.close()
 
     # --- its end ----------------------------------------------------------------------------------
@@ -351,6 +360,10 @@ class Holder(Tenure):
         """End, and leave everything to the fd store: the next start goes on."""
         self._place.keep()
         self.close("the holder is restarted")
+        if self.was_succeeded:
+            self.hand_over()
+        else:
+            self._fd_store.remove([_OTHER])
 
     def hand_over(self) -> None:
         """Leave nothing in the fd store: it is the successor's."""
@@ -380,40 +393,81 @@ def _memfd() -> int:
 
 def _restored(found: _Found, path: str, say: Say) -> Arrival | None:
     """Return the place as a killed holder has left it in the fd store; None if it has not."""
-    memory, taker = found.memory, found.stored.get(_TAKER)
-    if taker and not is_dead(taker.fileno()):
-        # That one has everything, and what is here would be out of date soon.
-        say(f"{path}: was being taken over when the holder was killed")
-        _Store(found.names).clear()
-        found.memory = None
-        found.names.clear()
-        found.close()
-        return None
-    listener, lock = found.stored.pop(_LISTENER, None), found.stored.pop(_LOCK, None)
-    if memory is None or memory.path != path:
-        close_all([one for one in (listener, lock) if one])
-        if memory is None and found.stored:
+    memory = found.memory
+    if memory is None:
+        if found.stored:
             say(
                 f"warning: {_count(len(found.stored))} of the fd store are closed, because it has"
                 " not kept what they are (FileDescriptorStoreMax=)"
             )
+        found.forget(*found.stored)
         return None
+    if memory.path != path:
+        if lock := found.stored.get(_LOCK):
+            Place(memory.path, OwnedFd(os.dup(lock.fileno()))).vacate()
+        found.forget(_LISTENER, _LOCK)
+        return None
+    lock = found.stored.pop(_LOCK, None)
     place = Place(path, lock) if lock or path.startswith("@") else Place.occupy(path)
     if place is None:
-        close_all([listener] if listener else [])
+        found.forget(_LISTENER)
         return None
     arrival = Arrival(place)
     arrival.generation = memory.generation + 1
-    if listener and _is_at(path):
-        arrival.listener = borrowed(listener.release())
-    elif listener:
-        say(f"{path}: was removed, and is made again")
-        listener.close()
-        _Store([_LISTENER]).clear()
-        found.names.remove(_LISTENER)
-    else:
+    if _LISTENER not in found.stored:
         say(f"warning: {path}: is made again; the fd store has not kept its listener")
+    elif _is_at(path):
+        arrival.listener = borrowed(found.stored.pop(_LISTENER).release())
+    else:
+        say(f"{path}: was removed, and is made again")
+        found.forget(_LISTENER)
     return arrival
+
+
+def _is_elsewhere(reactor: Reactor, found: _Found, path: str, say: Say) -> bool:
+    """Whether somebody else is in charge, because of a takeover during which a holder was killed.
+
+    Whoever was at its other side, as taker or as former owner, has everything, and answers at the
+    path if it is the owner now, or as soon as it is ready. If it is dead, or does not answer, it
+    is for this process to go on.
+    """
+    other = found.stored.pop(_OTHER, None)
+    if other is None:
+        return False
+    say(f"{path}: a takeover was under way when the holder was killed")
+    deadline = time.monotonic() + _OTHER_SECONDS
+    reactor.watch(other.fileno(), READ, lambda: None)
+    try:
+        while time.monotonic() < deadline and not is_dead(other.fileno()):
+            if _is_answered(reactor, path, other, deadline):
+                return True
+    finally:
+        reactor.unwatch(other.fileno())
+        other.close()
+        found.forget(_OTHER)
+    return False
+
+
+def _is_answered(reactor: Reactor, path: str, other: OwnedFd, deadline: float) -> bool:
+    try:
+        asking = Asking(reactor, path, Request(Op.LIST), deadline)
+    except RendezvousError:
+        time.sleep(WAIT_SECONDS)
+        return False
+    try:
+        while not asking.finished and not is_dead(other.fileno()):
+            if (left := deadline - time.monotonic()) <= 0:
+                return False
+            reactor.step(left)
+        asking.check()
+    except RefusedError:
+        return True
+    except RendezvousError:
+        return False
+    else:
+        return asking.finished
+    finally:
+        asking.abandon("this was a question only")
 
 
 def _is_at(path: str) -> bool:
@@ -456,6 +510,9 @@ def _add_opened(
         if listeners:
             new.append(attrs.evolve(spec, listeners=listeners))
     opened = open_specs(new, warn=warn)
+    for entry in opened:
+        if entry.listener and getattr(entry.listener.address, "port", None) == 0:
+            say(f"{entry.name}: {entry.describe().kind} {entry.describe().address}")
     _add_named(holder, [(entry.name, entry) for entry in opened], rule)
     opened.forget()
     return opened
@@ -490,7 +547,11 @@ def _begin(
     say: Say,
     take: bool,
 ) -> tuple[Holder, SocketSet]:
+    if _is_elsewhere(reactor, found, path, say):
+        found.memory = None
+        found.forget(*found.stored)
     restored = _restored(found, path, say)
+    was_there = not path.startswith("@") and _is_at(path)
     arrival = restored or arrive(
         reactor,
         path,
@@ -499,6 +560,8 @@ def _begin(
         trusted=options.trusted,
         take=take,
     )
+    if was_there and not restored and not arrival.asking:
+        say(f"{path}: its owner has died, and what that alone held is lost")
     # What the former owner remembers, if it is a holder; else what this one did.
     states, arrival.state = arrival.state, []
     told = _newest(states)
@@ -622,10 +685,9 @@ def _serve(reactor: Reactor, holder: Holder, ended: Sequence[int], say: Say) -> 
             with contextlib.suppress(NotifyError):
                 notify.ready(f"generation {holder.estate.generation}: {summary}")
         reactor.step(None)
-        holder.watch_taker()
+        holder.watch_takeover()
     if holder.phase is Phase.FAILED:
-        from sockact.errors import TakeoverAbortedError  # noqa: PLC0415
-
+        holder.hand_over()
         raise TakeoverAbortedError(holder.failure)
     if holder.phase is Phase.DRAINING:
         say(f"{holder.successor} has taken over")

@@ -12,7 +12,7 @@ import click
 import pytest
 
 import sockact
-from sockact import errors
+from sockact import aio, errors
 from sockact.activation import notify
 from sockact.cli import exits, group
 from sockact.directives import TABLE
@@ -144,7 +144,11 @@ def documented() -> Iterator[tuple[str, object]]:
     for name in sockact.daemon.__all__:
         if inspect.isfunction(found := getattr(sockact.daemon, name)):
             yield f"daemon.{name}", found
-    for kind in (sockact.SocketSet, sockact.NamedSocket, sockact.SocketUnit):
+    for name, found in vars(aio).items():
+        if inspect.isfunction(found) and found.__module__ == aio.__name__:
+            yield f"aio.{name}", found
+    kinds = (sockact.SocketSet, sockact.NamedSocket, sockact.SocketUnit, sockact.Rendezvous)
+    for kind in kinds:
         for name, found in vars(kind).items():
             if inspect.isfunction(found):
                 yield f"{kind.__name__}.{name}", found
@@ -156,8 +160,12 @@ CASES = [(name, found) for name, found in documented() if "._" not in name and n
 @pytest.mark.parametrize(("name", "found"), CASES, ids=[name for name, _ in CASES])
 def test_library(name: str, found: object) -> None:
     """The page of the library shows each function with its arguments in their order."""
-    shown = functions_in(page("sockact.3"))
-    short = name if name.startswith(("notify.", "daemon.")) else name.rpartition(".")[2]
+    before, start, rest = page("sockact.3").partition(".It Vt Rendezvous\n")
+    own, end, after = rest.partition(".El")
+    assert start
+    assert end
+    shown = functions_in(own if name.startswith("Rendezvous.") else before + after)
+    short = name if name.startswith(("notify.", "daemon.", "aio.")) else name.rpartition(".")[2]
     assert callable(found)
     if name == "NamedSocket.describe":
         assert ".Fn describe ,\n" in page("sockact.3")

@@ -38,7 +38,7 @@ address.
 @click.option(
     "--from",
     "source",
-    type=click.Path(),
+    type=click.Path(readable=False),
     metavar="PATH",
     help="Take what the owner or holder at this rendezvous has; open only what it has not.",
 )
@@ -77,7 +77,7 @@ def command(
     if as_json and not print_only:
         raise click.UsageError("--json goes with --print")
     if print_only and source is not None:
-        raise click.UsageError("--print shows what would be opened; what --from has shows list")
+        raise click.UsageError("--print does not look at --from; sockact list does")
     if owners and source is None:
         raise click.UsageError("--owner goes with --from")
     if not runs.command and not print_only:

@@ -1,11 +1,13 @@
 """``sockact hold``: keep sets of sockets for other processes."""
 
+import errno
 from typing import Any
 
 import click
 
 import sockact
 from sockact.cli import definitions, output, rendezvous
+from sockact.errors import PathInUseError
 
 _HELP = """\
 Hold sets of sockets at PATH, for processes that come and go.
@@ -39,13 +41,19 @@ def command(**given: Any) -> None:
     rule = rendezvous.rule_out_of(given)
     trusted = rendezvous.uids(given["owners"])
     units = chosen.load("hold")
-    sockact.hold(
-        given["path"],
-        [unit.spec for unit in units],
-        take=given["takeover"],
-        rule=rule,
-        timeout=given["timeout"],
-        trusted=trusted,
-        warn=output.warn,
-        say=output.say,
-    )
+    try:
+        sockact.hold(
+            given["path"],
+            [unit.spec for unit in units],
+            take=given["takeover"],
+            rule=rule,
+            timeout=given["timeout"],
+            trusted=trusted,
+            warn=output.warn,
+            say=output.say,
+        )
+    except PathInUseError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        text = f"{given['path']}: has an owner; --takeover takes over from it, with all it has"
+        raise PathInUseError(text, errno.EBUSY) from None

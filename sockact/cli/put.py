@@ -6,6 +6,7 @@ import click
 
 import sockact
 from sockact.cli import definitions, output, rendezvous
+from sockact.unitfile.values import fd_name
 
 _HELP = """\
 Open sockets, and leave them with the holder at PATH as one set with this NAME.
@@ -34,6 +35,11 @@ def command(**given: Any) -> None:
     chosen = definitions.Definitions.out_of(given)
     rule = rendezvous.rule_out_of(given)
     trusted = rendezvous.uids(given["owners"])
+    try:
+        if not fd_name(given["name"]):
+            raise click.UsageError("the name of the set is empty")
+    except ValueError as error:
+        raise click.UsageError(str(error).replace("an fd name", "a name for a set")) from None
     units = chosen.load("put")
     sockets = sockact.listen_fds()
     if not units and not len(sockets):

@@ -50,7 +50,7 @@ _ALLOW = (
 
 def path_argument(command: _C) -> _C:
     """Add the argument PATH to a command."""
-    return click.argument("path", type=click.Path())(command)
+    return click.argument("path", type=click.Path(readable=False))(command)
 
 
 def options(command: _C) -> _C:

@@ -102,8 +102,6 @@ class ClientSide(Side[ClientState, H]):
         self._request = request
         self._hello = hello or Hello(1, VERSION)
         self._give = give
-        # With one version to choose from and nothing to put, no Welcome changes the request.
-        self._at_once = give is None and self._hello.oldest == self._hello.newest
         self._led = False
         self._released = False
         # Who speaks one version need not wait to learn which one it is; it saves a round trip.
@@ -193,8 +191,9 @@ class ClientSide(Side[ClientState, H]):
             return [] if self._at_once else [Send(self._request)]
         if "store" not in welcome.offers:
             text = "this owner serves; only a holder takes a put"
+            told = Abort(Reason.CANCELLED, text)
             return self._end(
-                Event.DO_CANCEL, Reason.UNSUPPORTED, text, now, told=Abort(Reason.CANCELLED, text)
+                Event.DO_CANCEL, Reason.UNSUPPORTED, text, now, told=told, refused=True
             )
         self._giving = Giving(*self._give, min(FDS_MAX, welcome.fds or 1))
         return [Send(self._request), *(Send(offer) for offer in self._giving.offers())]

@@ -317,6 +317,11 @@ class Owner:
         if talk and isinstance(talk.side, OwnerSide) and Event.DO_DRAINED in OWNER[talk.side.state]:
             talk.perform(talk.side.drained(time.monotonic()))
 
+    def close_copies(self) -> None:
+        """In a forked child: close what belongs to the parent, who goes on with it."""
+        for talk in self._talks:
+            talk.close_copies()
+
     def close(self, why: str = "the owner ends") -> None:
         """Break off every conversation, and answer no more; a second time does nothing."""
         self._closed = True

@@ -88,7 +88,8 @@ class Asking:
         self._no_room = False
         self._path = path
         self._takes_over = request.op is Op.TAKEOVER
-        hello = Hello(1, VERSION, pid=os.getpid(), program=os.path.basename(sys.argv[0])[:100])
+        program = os.path.basename("".join(sys.argv[:1]))[:100]
+        hello = Hello(1, VERSION, pid=os.getpid(), program=program)
         connection = Connection(connect(path, deadline, trusted=trusted))
         self.side: ClientSide[OwnedFd] = ClientSide(
             request, time.monotonic(), identify=identify, give=give, hello=hello

@@ -9,6 +9,7 @@ import enum
 import errno
 import os
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ from sockact.rendezvous.messages import Op, Request
 from sockact.rendezvous.offer import Owner
 from sockact.rendezvous.policy import Policy, Rule, Who
 from sockact.rendezvous.react import Reactor
+from sockact.rendezvous.tables import ClientState
 from sockact.rendezvous.take import Asking, NoRoomError
 from sockact.rendezvous.talk import close_all
 
@@ -170,7 +172,9 @@ def _taken(
     asking = Asking(reactor, path, request, deadline, trusted=trusted)
     try:
         if not take:
-            raise PathInUseError(f"{path}: has an owner; take over from it, or use another path")
+            raise PathInUseError(
+                f"{path}: has an owner; take over from it, or use another path", errno.EBUSY
+            )
         asking.run(reactor, deadline)
     except TakeoverAbortedError:
         asking.abandon("failed")
@@ -178,7 +182,7 @@ def _taken(
             raise _OwnerDiedError from None
         raise
     except BaseException:
-        asking.abandon("failed")
+        asking.abandon("failed" if take else "wanted the path, and found it owned")
         raise
     arrival = Arrival(Place(path, None), asking)
     _sort(arrival, asking)
@@ -263,8 +267,8 @@ class Tenure:
         self._owner: Owner | None = None
         self._dropped: list[OwnedFd] = []
         self._changed: list[Callable[[], None]] = []
-        self.on_stop: list[Callable[[], None]] = []
-        self.on_resume: list[Callable[[], None]] = []
+        self.on_stop: list[Callable[[], object]] = []
+        self.on_resume: list[Callable[[], object]] = []
         try:
             self._listener = arrival.listener or self._place.publish(kind)
         except BaseException:
@@ -278,6 +282,7 @@ class Tenure:
             self._listener.close()
             self._place.close()
             raise
+        _living.add(self)
         if self._asking:
             self._asking.then = self._act
         else:
@@ -317,6 +322,11 @@ class Tenure:
     def owns(self) -> bool:
         """Whether this process is the one that answers."""
         return self.phase is Phase.LEADING
+
+    @property
+    def _commits(self) -> bool:
+        """Whether the former owner may have stopped already, and has not said so."""
+        return bool(self._asking and self._asking.side.state is ClientState.COMMITTED)
 
     @property
     def predecessor_drains(self) -> bool:
@@ -364,8 +374,8 @@ class Tenure:
         """
         if self.phase is Phase.CLOSED:
             return
-        while self.phase is Phase.STOPPED:
-            # The successor is about to say that it has everything, and has seconds for that.
+        while self.phase is Phase.STOPPED or self._commits:
+            # Whose it is will be known within seconds; until then nobody may give it up.
             self._reactor.step(None)
         if self._owner:
             self._owner.catch_up()
@@ -387,6 +397,23 @@ class Tenure:
         close_all(self._duties)
         if vacant:
             self._place.vacate()
+        self._place.close()
+        self._listener.close()
+
+    def close_copies(self) -> None:
+        """In a forked child: close what belongs to the parent, who goes on with it.
+
+        Else a worker that outlives its parent would keep the path locked, and clients waiting at a
+        listener that nobody answers. Nothing is unregistered: the child shares the parent's epoll.
+        """
+        self.phase = Phase.CLOSED
+        self._reactor.close()
+        if self._owner:
+            self._owner.close_copies()
+        if self._asking:
+            self._asking.talk.close_copies()
+        self.close_reserve()
+        close_all([*self._dropped, *self._duties])
         self._place.close()
         self._listener.close()
 
@@ -475,7 +502,19 @@ class Tenure:
         _call(self._changed)
 
 
-def _call(callbacks: Sequence[Callable[[], None]]) -> None:
+_living: "weakref.WeakSet[Tenure]" = weakref.WeakSet()
+
+
+def _close_copies() -> None:
+    for tenure in list(_living):
+        if tenure.phase is not Phase.CLOSED:
+            tenure.close_copies()
+
+
+os.register_at_fork(after_in_child=_close_copies)
+
+
+def _call(callbacks: Sequence[Callable[[], object]]) -> None:
     for callback in callbacks:
         try:
             callback()

@@ -223,6 +223,11 @@ class Talk:
         """The connection's socket."""
         return self._connection.sock
 
+    @property
+    def process(self) -> OwnedFd | None:
+        """The pidfd of the peer, if there is one; owned here."""
+        return self._pidfd
+
     def watch_process(self, pidfd: OwnedFd) -> None:
         """Take a pidfd of the peer, which tells whether it is dead."""
         self._pidfd = pidfd
@@ -395,6 +400,13 @@ class Talk:
         self._catch_up()
         if not self.closed and self._lost_at is None:
             self.perform(self.side.expire(now))
+
+    def close_copies(self) -> None:
+        """In a forked child: close what belongs to the parent, who goes on with it."""
+        self.closed = True
+        self._connection.close()
+        if self._pidfd:
+            self._pidfd.close()
 
     def close(self) -> None:
         """Close the connection; a second time does nothing."""

@@ -1,5 +1,6 @@
 """A tenure for a program of threads and plain sockets: a thread answers the rendezvous."""
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -31,6 +32,7 @@ class Rendezvous:
         self._changed = threading.Condition()
         self._phase = tenure.phase
         self._stopping = False
+        self._pid = os.getpid()
         tenure.watch(self._note)
         self._thread = threading.Thread(target=self._run, name="sockact-rendezvous", daemon=True)
         self._thread.start()
@@ -70,7 +72,7 @@ class Rendezvous:
         """When the drain must be over, on the monotonic clock; None while there is no limit."""
         return self._tenure.drain_until
 
-    def on_drain(self, callback: Callable[[], None]) -> Callable[[], None]:
+    def on_drain(self, callback: Callable[[], object]) -> Callable[[], object]:
         """Call `callback` when a successor is ready: it must have accept() stopped on return.
 
         Usable as a decorator. The successor serves as soon as every callback has returned.
@@ -78,7 +80,7 @@ class Rendezvous:
         self._tenure.on_stop.append(callback)
         return callback
 
-    def on_resume(self, callback: Callable[[], None]) -> Callable[[], None]:
+    def on_resume(self, callback: Callable[[], object]) -> Callable[[], object]:
         """Call `callback` when the successor was lost before the drain was over: accept again.
 
         Usable as a decorator.
@@ -133,6 +135,11 @@ class Rendezvous:
             timeout: Seconds to wait for a takeover that is being committed at this moment.
         """
         if self._stopping:
+            return
+        if os.getpid() != self._pid:
+            # In a forked child only its copies of the sockets are its own.
+            self._stopping = True
+            self.sockets.leave()
             return
         if threading.current_thread() is self._thread:
             raise RendezvousError("close() cannot be called by a callback; set an event instead")

@@ -25,6 +25,7 @@ import attrs
 
 from tests.faults import page as states
 from tests.faults.nursery import Child, Nursery, wait_for
+from tests.faults.server import ABORTED
 from tests.helpers import SECONDS, free_port
 from tests.load import KINDS, Load, Result
 
@@ -34,6 +35,9 @@ TIMEOUT = 10.0
 STOPPED_SECONDS = 1.0
 LINGER_SECONDS = 0.2
 """A drain lasts at least so long: the former owner is there when its successor dies just then."""
+
+LONG_LINGER_SECONDS = 1.5
+"""The same for one that is to see its successor succeeded."""
 
 WORK_SECONDS = 0.005
 """How long an answer takes, so that there is nearly always one that is not finished."""
@@ -61,7 +65,8 @@ class Case:
     """One point of a takeover, and what happens there.
 
     Attributes:
-        side: Whom it happens to, owner or taker.
+        side: Whom it happens to: owner; taker; or middle, an owner whose own predecessor has not
+            finished yet when its successor comes.
         point: ``send:TYPE``, just before a message is sent, or ``receive:TYPE``, just after one
             was received.
         fault: What happens.
@@ -82,8 +87,8 @@ class Case:
         """
         if self.fault is not Fault.KILL:
             return False
-        if self.side == "taker":
-            return self.point == "receive:gone"
+        if self.side != "owner":
+            return self.side == "taker" and self.point == "receive:gone"
         return self.point in {
             "receive:hello", "send:welcome", "receive:request", "send:offer", "receive:accept",
             "send:fds",
@@ -98,18 +103,22 @@ def _points(says: Sequence[str], hears: Sequence[str]) -> Iterator[str]:
 def cases() -> list[Case]:
     """Return every case.
 
-    A taker that hangs for ever when it has said Committed is a server that hangs: no takeover has
-    anything to do with it.
+    A taker that hangs when it has said Committed, and an owner that hangs before it has heard that,
+    is a server that hangs: no takeover has anything to do with it. An owner that hangs then is
+    waited for no longer than two seconds.
     """
     found = []
     for fault in (Fault.KILL, Fault.PAUSE):
         found += [Case("taker", point, fault) for point in _points(TAKER_SAYS, OWNER_SAYS)]
         found += [Case("owner", point, fault) for point in _points(OWNER_SAYS, TAKER_SAYS)]
-    return found + [
+    found += [
         Case("taker", point, Fault.HANG)
         for point in _points(TAKER_SAYS, OWNER_SAYS)
         if point not in ("receive:drain", "receive:gone")
     ]
+    found += [Case("owner", point, Fault.HANG) for point in ("receive:committed", "send:drain")]
+    middle = (*_points(OWNER_SAYS, TAKER_SAYS), "send:release")
+    return found + [Case("middle", point, Fault.KILL) for point in middle]
 
 
 @attrs.frozen
@@ -152,13 +161,21 @@ def _leads(child: Child) -> bool:
 
 
 def _settle(children: Sequence[Child], what: str) -> Child | None:
-    """Wait until one leads and the others have ended; return that one, or None if none lives."""
+    """Wait until one leads and the others have ended; return that one, or None if none lives.
+
+    Raises:
+        AssertionError: It does not come to that, or two lead at once.
+    """
 
     def settled() -> bool:
+        leaders = [child for child in children if _leads(child)]
+        # Between two looks one may have handed over to the other.
+        twice = len(leaders) > 1 and all(map(_leads, leaders))
+        assert not twice, f"two lead at once: {_describe(children)}"
         alive = [child for child in children if _lives(child)]
-        return not alive or (len(alive) == 1 and _leads(alive[0]))
+        return not alive or (len(alive) == 1 and alive == leaders)
 
-    wait_for(settled, f"{what}: {_describe(children)}", SECONDS + TIMEOUT)
+    wait_for(settled, lambda: f"{what}: {_describe(children)}", SECONDS + TIMEOUT)
     return next(filter(_lives, children), None)
 
 
@@ -177,8 +194,9 @@ def run(nursery: Nursery, directory: Path, case: Case) -> Outcome:
     Raises:
         AssertionError: There is no way on, or there is more than one leader.
     """
+    happen = _run_three if case.side == "middle" else _run
     try:
-        return _run(nursery, directory / "r", free_port(), case)
+        return happen(nursery, directory / "r", free_port(), case)
     finally:
         nursery.kill_all()
 
@@ -206,7 +224,7 @@ def _run(nursery: Nursery, path: Path, port: int, case: Case) -> Outcome:
                 time.sleep(STOPPED_SECONDS)  # how long it is stopped is the case itself
                 victim.signal(signal.SIGCONT)
         died = victim.page.unfinished if case.fault is Fault.KILL else 0
-        known = [owner] if hangs else [owner, taker]
+        known = [child for child in (owner, taker) if not hangs or child is not victim]
         leader = _settle(known, "one is left")
         if recovered := leader is None:
             known.append(nursery.start("c", path, port))
@@ -214,7 +232,7 @@ def _run(nursery: Nursery, path: Path, port: int, case: Case) -> Outcome:
         known.append(nursery.start("d", path, port))
         known[-1].wait(states.LEADING)
         if hangs:
-            known.append(taker)
+            known.append(victim)
             victim.signal(signal.SIGCONT)
         leader = _settle(known, "the last one has taken over")
         assert leader
@@ -227,8 +245,36 @@ def _run(nursery: Nursery, path: Path, port: int, case: Case) -> Outcome:
         if child is victim and case.fault is Fault.KILL:
             assert nursery.status(child) == -signal.SIGKILL
         elif child is not leader:
-            assert nursery.status(child) == 0 or child is taker and hangs, child.name
+            assert nursery.status(child) == 0 or (child is taker and hangs), child.name
     return Outcome(result, died, recovered, resumed)
+
+
+def _run_three(nursery: Nursery, path: Path, port: int, case: Case) -> Outcome:
+    first = nursery.start("a", path, port, linger=LONG_LINGER_SECONDS, work=WORK_SECONDS)
+    first.wait(states.LEADING)
+    with Load(("127.0.0.1", port), clients=CLIENTS, rate=RATE, timeout=TIMEOUT) as load:
+        middle = nursery.start(
+            "b", path, port, linger=LINGER_SECONDS, work=WORK_SECONDS, fault=f"{case.point}=KILL"
+        )
+        middle.wait(states.LEADING)
+        first.wait(states.DRAINING)
+        last = nursery.start("c", path, port, work=WORK_SECONDS)
+        middle.wait_dead()
+        died = middle.page.unfinished
+        known = [first, last]
+        if _settle(known, "one is left") is not last:
+            known.append(nursery.start("d", path, port))
+        last = known[-1]
+        last.wait(states.LEADING)
+        assert _settle(known, "the last one has taken over") is last
+        before = last.page.finished
+        wait_for(lambda: last.page.finished >= before + REQUESTS_AFTER, "the last one serves")
+        resumed = first.page.resumed
+        result = load.stop()
+    assert nursery.status(middle) == -signal.SIGKILL
+    # If the first one has taken back, the successor of the one that died has come for nothing.
+    assert [nursery.status(child) for child in known[:-1]] in ([0], [0, ABORTED])
+    return Outcome(result, died, recovered=False, resumed=resumed)
 
 
 def main() -> int:

@@ -70,7 +70,7 @@ class Report:
 
     def growth(self, what: str) -> float:
         """Return by how much the median of the last tenth of generations exceeds the first's."""
-        values = [getattr(sample, what) for sample in self.samples]
+        values: list[int] = [getattr(sample, what) for sample in self.samples]
         tenth = max(1, len(values) // 10)
         return statistics.median(values[-tenth:]) - statistics.median(values[:tenth])
 

@@ -29,15 +29,24 @@ from tests.helpers import ROOT, SECONDS, clean_environ
 _POLL_SECONDS = 0.002
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = SECONDS) -> None:
+def wait_for(
+    condition: Callable[[], bool], what: str | Callable[[], str], seconds: float = SECONDS
+) -> None:
     """Wait until something is true that can only be looked at.
+
+    Args:
+        condition: Whether it is true.
+        what: What that is, for a person; called when it has not come true.
+        seconds: How long.
 
     Raises:
         AssertionError: It does not become true.
     """
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"it did not happen in time: {what}"
+        if time.monotonic() >= deadline:
+            text = what if isinstance(what, str) else what()
+            raise AssertionError(f"it did not happen in time: {text}")
         time.sleep(_POLL_SECONDS)
 
 

@@ -16,13 +16,12 @@ import contextlib
 import os
 import select
 import signal
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sockact
 from sockact.errors import TakeoverAbortedError
@@ -32,6 +31,9 @@ from sockact.rendezvous.talk import Connection
 from sockact.rendezvous.thread import Rendezvous
 from tests.faults import page as states
 from tests.faults.page import Page
+
+if TYPE_CHECKING:
+    import socket
 
 ABORTED = 3
 _ACCEPTS = 16
@@ -52,7 +54,7 @@ def arm(fault: str) -> None:
     due = [True]
 
     def strike(message: Message) -> None:
-        if message.TYPE == kind and due:
+        if due and kind == message.TYPE:
             due.clear()
             # To this thread: another one might get it, and this one go on for a moment.
             signal.pthread_kill(threading.get_ident(), number)
@@ -114,7 +116,6 @@ class Server:
     # In the thread of the rendezvous.
 
     def _stop(self) -> None:
-        self._stopped.clear()
         self._may_accept = False
         os.write(self._waker, b"x")
         self._stopped.wait()
@@ -162,16 +163,17 @@ class Server:
 
     def _look(self) -> None:
         """Begin or cease to accept, as the rendezvous wants it."""
-        if self._may_accept == self._accepting:
-            return
-        self._accepting = self._may_accept
-        if self._accepting:
+        if not self._may_accept:
+            if self._accepting:
+                self._accepting = False
+                self._poll.unregister(self._listener)
+                self._page.state = states.STOPPED
+            self._stopped.set()
+        elif not self._accepting:
+            self._stopped.clear()
+            self._accepting = True
             self._poll.register(self._listener, select.POLLIN)
             self._page.state = states.LEADING
-        else:
-            self._poll.unregister(self._listener)
-            self._page.state = states.STOPPED
-            self._stopped.set()
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS):
@@ -221,7 +223,9 @@ class Server:
         self._page.note_finished()
 
     def close(self) -> None:
-        """Close what is its own."""
+        """Close what is its own; nothing waits for it to stop any more."""
+        self._may_accept = False
+        self._stopped.set()
         os.close(self._woken)
         os.close(self._waker)
 

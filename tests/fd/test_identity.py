@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sockact.fd.identity import identity, namespace_cookie, socket_cookie
+from sockact.fd.identity import identity, namespace_cookie, same_description, socket_cookie
 from tests.helpers import ROOT, SECONDS
 
 ALL = (identity, socket_cookie, namespace_cookie)
@@ -166,3 +166,24 @@ def _python(code: str, fd: int, *prefix: str) -> list[str]:
         check=True,
     )
     return done.stdout.split()
+
+
+def test_a_description_is_the_same_only_for_duplicates(tmp_path: Path) -> None:
+    """Two descriptions of one FIFO, or the ends of a pipe, share an inode and nothing else."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    fds = [os.open(fifo, os.O_RDWR), os.open(fifo, os.O_RDWR | os.O_NONBLOCK), *os.pipe()]
+    try:
+        with socket.socket() as one, socket.socket() as other:
+            fds += [os.dup(one.fileno()), os.dup(fds[0])]
+            assert same_description(one.fileno(), fds[4])
+            assert same_description(fds[0], fds[5])
+            assert not same_description(one.fileno(), other.fileno())
+            assert not same_description(fds[0], fds[1])
+            assert not same_description(fds[2], fds[3])
+            assert not same_description(fds[0], fds[2])
+    finally:
+        for fd in fds:
+            os.close(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        same_description(fds[0], fds[0])

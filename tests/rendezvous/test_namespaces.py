@@ -226,6 +226,22 @@ def test_one_directory_at_two_paths(short_dir: Path) -> None:
     assert os.listdir(short_dir / "here") == []
 
 
+def test_a_node_that_is_mounted_alone_is_not_enough(short_dir: Path) -> None:
+    """A get works, until the node is replaced."""
+    there = f"{short_dir}/there"
+    Path(there).touch()
+    with inside((), ()) as (old, new):
+        path = f"{short_dir}/r"
+        old.do(f"o = sockact.offer({path!r}, sockact.listen('web=tcp:127.0.0.1:0'))")
+        bind = f'mount --bind {path} {there}; exec "$@"'
+        with inside(("unshare", "--mount", "sh", "-c", bind, "sh")) as (client,):
+            assert client.ask(f"len(sockact.take({there!r}))") == 1
+            old.kill()
+            new.do(f"o = sockact.offer({path!r}, sockact.listen('web=tcp:127.0.0.1:0'))")
+            with pytest.raises(ActorError, match="OwnerNotFoundError"):
+                client.do(f"sockact.take({there!r})")
+
+
 # User namespaces.
 
 

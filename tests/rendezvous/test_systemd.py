@@ -38,8 +38,8 @@ def systemctl(*words):
 def main_pid():
     return int(systemctl("show", "--value", "--property=MainPID", SERVICE))
 
-def kill():
-    pid = main_pid()
+def kill(pid=0):
+    pid = pid or main_pid()
     assert pid
     pidfd = os.pidfd_open(pid)
     os.kill(pid, signal.SIGKILL)
@@ -117,6 +117,8 @@ def _machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Systemd]:
     _install(units, "none", (small, ""))
     told = "FileDescriptorStoreMax=6\nEnvironment=FDSTORE=6"  # as systemd does since 254
     _install(units, "told", (small, told))
+    _install(units, "taking", more=" --takeover")
+    _install(units, "moved")
     _install(units, "passed", more=" --allow-user 12345")
     (units / "passed.socket").write_text(
         "[Unit]\nDefaultDependencies=no\n[Socket]\nListenStream=127.0.0.1:8081\n"
@@ -205,10 +207,14 @@ many = [socket.socket() for _ in range(300)]
 put("web", ("http", web), ("again", web))
 put("mixed", ("unix", unix.fileno()), ("udp", udp.fileno()), ("fifo", fifo), users=[12345])
 put("connection", ("connection", near.fileno()))
+gone, hung = socket.socketpair()
+gone.sendall(b"last words")
+gone.close()
+put("hung", ("hung", hung.fileno()))
 put("pipe", ("w", writer), ("r", reader))
 put("many", *((f"m{i}", sock.fileno()) for i, sock in enumerate(many)))
 put("shared", ("http", web))
-for sock in (unix, udp, near, *many):
+for sock in (unix, udp, near, hung, *many):
     sock.close()
 for fd in (web, fifo, reader, writer):
     os.close(fd)
@@ -232,7 +238,7 @@ def test_a_killed_holder_finds_everything_again(service: Service) -> None:
     """Sets, their order, rules and times, what waits in queues; and the path never refuses."""
     service.do(EVERYTHING + AS_ANOTHER)
     # A description counts once: web is stored once for three entries.
-    descriptions = 1 + 3 + 1 + 2 + 300
+    descriptions = 1 + 3 + 1 + 1 + 2 + 300
     assert service.stored() == OWN + descriptions
     service.do("probe = Probe()")
     for number in range(2, 5):
@@ -250,6 +256,8 @@ def test_a_killed_holder_finds_everything_again(service: Service) -> None:
     service.do("listener.settimeout(20); waiting = [listener.accept()[0] for _ in range(4)]")
     assert service.ask("waiting[0].getpeername() == client.getsockname()") is True
     assert service.ask("waiting[3].recv(100).decode()") == "dead 4"
+    service.do("got.extend(sockact.take(PATH, 'hung'))")
+    assert service.ask("os.read(fd_of('hung'), 100).decode()") == "last words"
     service.do("far.sendall(b'still'); got.extend(sockact.take(PATH, 'connection'))")
     assert service.ask("os.read(fd_of('connection'), 100).decode()") == "still"
     service.do("got.extend(sockact.take(PATH, 'mixed')); got.extend(sockact.take(PATH, 'pipe'))")
@@ -267,9 +275,10 @@ def putting():
         if ended.is_set():
             return
         name = f"s{number}"
-        fds = [socket.socket().detach(), os.eventfd(0), socket.socket().detach()]
+        # So many that a kill mostly comes while they are on their way to systemd.
+        fds = [os.eventfd(0), *(socket.socket().detach() for _ in range(39))]
         try:
-            put(name, *zip("abc", fds))
+            put(name, *((f"n{fd}", fd) for fd in fds))
             acked[name] = [socket_cookie(fd) or 0 for fd in fds]
         except sockact.errors.RendezvousError:
             unsure.add(name)
@@ -288,7 +297,7 @@ def check():
     found = {}
     for one in sockact.holdings(PATH):
         found.setdefault(one.entry.set, []).append(one.entry.cookie)
-    assert all(len(cookies) == 3 for cookies in found.values()), found
+    assert all(len(cookies) == 40 for cookies in found.values()), found
     assert not dropped & found.keys(), dropped & found.keys()
     wrong = {name: (cookies, found.get(name)) for name, cookies in acked.items() if found.get(name) != cookies}
     assert not wrong, wrong
@@ -498,7 +507,7 @@ def test_a_holder_killed_during_a_takeover_leaves_it_to_the_taker(service: Servi
     service.do("taken = sockact.takeover(PATH)")
     until(lambda: service.stored() == OWN + 2, "the taker is in the fd store")
     service.do("kill()")
-    until(lambda: "was being taken over" in service.said(), "the next start has seen it")
+    until(lambda: "a takeover was under way" in service.said(), "the next start has seen it")
     service.do("taken.ready()")
     assert service.ask("taken.generation") == 2
     assert service.ask("[h[:7] for h in held()] == [h[:7] for h in before]") is True
@@ -506,6 +515,78 @@ def test_a_holder_killed_during_a_takeover_leaves_it_to_the_taker(service: Servi
     assert service.stored() == 0
     service.systemctl("stop", service.unit)
     service.do("taken.close()")
+
+
+def test_a_restart_during_a_takeover_breaks_it_off(service: Service) -> None:
+    """The taker is told, and lives on; the holder has everything."""
+    service.do("put('a', ('a', tcp())); before = held()")
+    service.do("taken = sockact.takeover(PATH)")
+    until(lambda: service.stored() == OWN + 2, "the taker is in the fd store")
+    service.systemctl("restart", service.unit)
+    assert service.ask("held() == before") is True
+    assert service.stored() == OWN + 1
+    assert "a takeover was under way" not in service.said()
+    with pytest.raises(ActorError, match="TakeoverAbortedError"):
+        service.do("taken.ready()")
+
+
+KILL_WHILE_IT_TAKES_OVER = """
+start = subprocess.Popen(["systemctl", "start", SERVICE], stderr=subprocess.DEVNULL)
+for number in range(8):
+    while not (pid := main_pid()):
+        pass
+    while len(os.listdir(f"/proc/{pid}/fd")) < 300:
+        pass
+    # It has everything; now it stores that, and gets ready.
+    time.sleep(0.005 * number)
+    kill(pid)
+    assert held() == before
+    if old.poll() is not None:
+        break
+start.wait(20)
+"""
+
+
+def test_the_service_takes_over_from_outside(machine: Systemd) -> None:
+    """Whenever it is killed on its way, either has everything, and in the end it does."""
+    service = Service(machine, "taking")
+    try:
+        service.do(_PRELUDE)
+        service.do(f"PATH, SERVICE = {service.path!r}, {service.unit!r}")
+        service.do("os.makedirs('/run/taking', mode=0o755)")
+        outside = [sys.executable, "-m", "sockact", "hold", service.path]
+        service.do(f"old = subprocess.Popen({outside!r})")
+        until(lambda: machine.path(service.path).exists(), "the holder is there")
+        # So many that the way is long.
+        service.do("many = [(f'n{i}', socket.socket().detach()) for i in range(400)]")
+        service.do("put('a', *many, users=[12345]); before = held()")
+        service.do(KILL_WHILE_IT_TAKES_OVER)
+        assert service.ask("held() == before") is True
+        assert service.ask("old.wait(20)") == 0
+        service.do(AS_ANOTHER + "kill()")
+        assert service.ask("[held() == before, as_another('a')]") == [True, 400]
+        assert service.stored() == OWN + 400
+    finally:
+        machine.run("systemctl", "stop", service.unit)
+        service.actor.close()
+
+
+def test_another_path_has_the_same_sets(machine: Systemd) -> None:
+    """The unit is changed and restarted: what was held is at the new path, the old one is gone."""
+    with started(machine, "moved") as service:
+        service.do("put('a', ('a', tcp())); before = held()")
+        units = machine.run("systemctl", "show", "--value", "--property=DropInPaths", service.unit)
+        drop_in = Path(units.stdout.strip())
+        text = drop_in.read_text(encoding="ascii")
+        drop_in.write_text(text.replace("/hold.sock", "/new.sock"), encoding="ascii")
+        service.systemctl("daemon-reload")
+        service.systemctl("restart", service.unit)
+        assert service.ask("sorted(os.listdir('/run/moved'))") == ["new.sock", "new.sock.lock"]
+        service.do("PATH = '/run/moved/new.sock'")
+        assert service.ask("held() == before") is True
+        service.do("kill()")
+        assert service.ask("held() == before") is True
+        assert service.stored() == OWN + 1
 
 
 def test_a_takeover_that_comes_to_nothing_leaves_no_trace(service: Service) -> None:

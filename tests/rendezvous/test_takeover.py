@@ -25,6 +25,7 @@ from sockact.errors import (
     TakeoverAbortedError,
 )
 from sockact.rendezvous.messages import (
+    VERSION,
     Abort,
     Accept,
     Ack,
@@ -32,10 +33,13 @@ from sockact.rendezvous.messages import (
     Alive,
     Commit,
     Fds,
+    Hello,
     Offer,
     Op,
     Ready,
     Reason,
+    Refuse,
+    Welcome,
 )
 from tests.helpers import SECONDS, free_port
 from tests.rendezvous.peers import Actor, ActorError, Wire, actors, cookies, count_fds, dial, until
@@ -160,6 +164,7 @@ def test_what_is_dropped_stays_open_until_the_drain_is_over(path: str) -> None:
                 return sock.connect_ex(("127.0.0.1", port)) == errno.ECONNREFUSED
 
         until(refused, "the listener is closed")
+        assert not new._tenure.predecessor_drains
 
 
 def test_a_definition_that_cannot_be_opened_changes_nothing(path: str) -> None:
@@ -372,6 +377,22 @@ def test_an_owner_that_ends_lets_go_of_the_taker(path: str) -> None:
         with pytest.raises(TakeoverAbortedError, match="ends"):
             new.ready()
     assert _left(path) == []
+
+
+def test_an_owner_that_ends_has_those_who_come_ask_again(path: str) -> None:
+    """Who has not adopted anything yet hears that it is busy, and finds whoever is there then."""
+    old = sockact.takeover(path, WEB)
+    with contextlib.closing(Wire(path)) as idle, contextlib.closing(Wire(path)) as taker:
+        idle.say(Hello(1, VERSION))
+        assert isinstance(idle.hear()[0], Welcome)
+        assert isinstance(taker.ask(Op.TAKEOVER), Offer)
+        old.close()
+        for wire in (idle, taker):
+            answer = wire.hear()[0]
+            assert isinstance(answer, Refuse)
+            assert answer.reason is Reason.BUSY
+    with sockact.takeover(path, WEB) as new:
+        assert new.generation == 1
 
 
 def _set_of_everything(directory: Path) -> sockact.SocketSet:
@@ -605,15 +626,16 @@ def test_an_owner_that_ends_reads_of_the_end_of_its_successor_first(
     path: str, pair: list[Actor]
 ) -> None:
     """If nobody has the sockets any more, the path is removed with the last one who had them."""
-    come(pair[0], path, WEB)
-    come(pair[1], path)
-    pair[1].do("t.ready()")
-    assert pair[0].ask("t.wait_successor(10)") is True
-    pair[0].send_signal(signal.SIGSTOP)
-    pair[1].kill()
-    pair[0].begin("t.close()")
-    pair[0].send_signal(signal.SIGCONT)
-    pair[0].end()
+    with sockact.takeover(path, WEB) as old:
+        come(pair[0], path)
+        pair[0].do("t.ready()")
+        assert old.wait_successor(SECONDS)
+
+        def end() -> None:
+            pair[0].kill()
+            old._tenure.close()
+
+        old._reactor.post(end)
     assert _left(path) == []
 
 
