@@ -224,7 +224,7 @@ class Rendezvous:
         Usable as a decorator. The successor serves as soon as every callback has returned, so this
         is a plain function; `stop_accepting` does it for a server of asyncio.
         """
-        self._tenure.on_stop.append(callback)
+        self._tenure.call_on_stop(callback)
         return callback
 
     def on_resume(self, callback: Callable[[], object]) -> Callable[[], object]:

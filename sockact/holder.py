@@ -195,13 +195,15 @@ class Holder(Tenure):
             self._states = (*self._states, state)
             self.add_duty(STATE, state)
         self._remember()
-        named = dict(zip(_STATES, self._states, strict=True))
+        named: dict[str, OwnedFd] = {}
+        # First: what follows is not to be taken for this process's own as long as that one lives.
+        if self._asking and (owner := self._asking.talk.process):
+            named[_OTHER] = owner
+        named |= zip(_STATES, self._states, strict=True)
         # Before the sets: if there is no room for everything, it can be told what was lost.
         named[_LISTENER] = self._duty("rendezvous")
         if self._place.lock:
             named[_LOCK] = self._place.lock
-        if self._asking and (owner := self._asking.talk.process):
-            named[_OTHER] = owner
         for held in self.estate.sets.values():
             named |= {self._names[handle.fileno()]: handle for handle in held.handles}
         self._fd_store.remove(self._fd_store.names - named.keys())

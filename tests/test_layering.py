@@ -253,6 +253,7 @@ MAY_IMPORT = {
         "sockets.resolve",
         "sockets.socketset",
         "sockets.task",
+        "sockets.node",
     ],
     "rendezvous.thread": [
         "errors",

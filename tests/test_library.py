@@ -1,5 +1,6 @@
 """sockact.library: definitions, opening and activation joined."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,42 @@ def test_listen_checks_all_texts_first(short_dir: Path) -> None:
     with pytest.raises(ListenTextError):
         sockact.listen(f"unix:{short_dir}/s", "tcp:nonsense port")
     assert list(short_dir.iterdir()) == []
+
+
+# --- at a rendezvous ------------------------------------------------------------------------------
+
+
+def test_take_or_listen(short_dir: Path) -> None:
+    """Texts and units get what the owner has in their order, and what it has not is opened."""
+    path = f"{short_dir}/r"
+    with sockact.offer(
+        path, sockact.listen("a=tcp:127.0.0.1:0", "b=unix:@sockact-library-b")
+    ) as at:
+        inodes = {one.name: os.fstat(one.fileno()).st_ino for one in at.sockets}
+        unit = sockact.definition("b=unix:@sockact-library-b")
+        with sockact.take_or_listen(path, unit, "c=tcp:127.0.0.1:0", "a=tcp:127.0.0.1:0") as found:
+            assert found.names == ("b", "c", "a")
+            got = [os.fstat(one.fileno()).st_ino for one in found]
+            assert (got[0], got[2]) == (inodes["b"], inodes["a"])
+            assert got[1] not in inodes.values()
+            assert [one.listener.name for one in found if one.listener] == ["b", "c", "a"]
+        with sockact.take_or_listen(path) as found:
+            assert found.names == ("a", "b")
+
+
+def test_take_or_listen_from_nobody(short_dir: Path) -> None:
+    """Where nobody answers nothing is opened."""
+    with pytest.raises(sockact.errors.OwnerNotFoundError):
+        sockact.take_or_listen(f"{short_dir}/r", f"u=unix:{short_dir}/u")
+    assert not os.listdir(short_dir)
+
+
+def test_held_by(short_dir: Path) -> None:
+    """Each holding has the processes that have it open, FIFOs too; one that is gone has none."""
+    path = f"{short_dir}/r"
+    sockets = sockact.listen("a=tcp:127.0.0.1:0", f"f=fifo:{short_dir}/f")
+    with sockact.offer(path, sockets):
+        found = sockact.holdings(path)
+        assert [[one.pid for one in each] for each in sockact.held_by(found)] == [[os.getpid()]] * 2
+    assert sockact.held_by(found) == [[], []]
+    assert sockact.held_by([]) == []

@@ -21,6 +21,7 @@ _NOBODY_ELSE = Rule()
 class Phase(enum.Enum):
     """Who has the sockets."""
 
+    STARTING = "this owner is not ready"
     OWNING = "this owner serves"
     HANDING = "this owner serves, and a taker has copies"
     COMMITTING = "this owner has stopped accepting, and waits for the taker's word"

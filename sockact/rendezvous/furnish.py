@@ -4,6 +4,7 @@ All or nothing: if something cannot be opened, what was opened is undone, and wh
 goes on as if nobody had asked.
 """
 
+import contextlib
 import os
 from collections.abc import Sequence
 
@@ -20,6 +21,7 @@ from sockact.rendezvous.take import as_set, holdings, take
 from sockact.rendezvous.takeover import Arrival, Tenure, arrive
 from sockact.rendezvous.talk import close_all
 from sockact.sockets.bind import has_ipv6, open_specs
+from sockact.sockets.node import Made
 from sockact.sockets.resolve import resolve_spec
 from sockact.sockets.socketset import NamedSocket, SocketSet
 from sockact.sockets.task import Warn
@@ -64,6 +66,22 @@ class _Furnished:
         self.sockets = SocketSet()
         self.rows = Manifest()
         self.dropped: list[OwnedFd] = []
+        self.nodes: list[str] = []
+
+    def remove_on_stop(self, tenure: Tenure) -> None:
+        """Remove the nodes of units with RemoveOnStop=yes, taken ones too, when nobody follows."""
+        if not self.nodes:
+            return
+        made = Made()
+        for path in self.nodes:
+            with contextlib.suppress(FileNotFoundError):
+                made.node(path)
+
+        def remove() -> None:
+            if tenure.has_led:
+                made.remove(directories=False)
+
+        self.sockets.on_close(remove, only_if_discarded=False)
 
 
 def _furnish(
@@ -110,6 +128,13 @@ def _furnish(
     furnished.sockets.extend(opened)
     furnished.rows = Manifest.joined(rows or [Manifest()])
     furnished.dropped = [handles[index] for index in unwanted]
+    furnished.nodes = [
+        str(listener.address)
+        for spec in specs
+        if spec.get(directives.REMOVE_ON_STOP)
+        for listener in spec.listeners
+        if id(listener) not in missing and str(listener.address).startswith("/")
+    ]
     return furnished
 
 
@@ -177,6 +202,7 @@ def come(
         arrival = None
         keep(tenure, sockets, furnished.rows)
         tenure.drop_after_drain(furnished.dropped)
+        furnished.remove_on_stop(tenure)
     except BaseException as error:
         sockets.discard()
         if tenure:
@@ -240,6 +266,7 @@ def offer_set(path: str, sockets: SocketSet, options: Options) -> tuple[Reactor,
         )
         rows = [manifest_of([(entry.name, entry)], entry.name) for entry in sockets]
         keep(tenure, sockets, Manifest.joined(rows or [Manifest()]))
+        tenure.ready()
     except BaseException:
         if tenure:
             tenure.close()

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sockact.fd.own import OwnedFd
-from sockact.fd.peer import allow_descriptors
+from sockact.fd.peer import allow_descriptors, peer_pidfd
 from sockact.rendezvous.actions import (
     Action,
     CloseReserve,
@@ -236,6 +236,7 @@ class Owner:
             case StopAccepting():
                 self._successor = talk
                 self._listen()
+                self._watch(talk)
                 keeper.stop_accepting()
             case Yielded():
                 keeper.yielded()
@@ -247,6 +248,12 @@ class Owner:
                 keeper.resume(action.why)
             case Failed():
                 keeper.trouble(side.who, action.text)
+
+    def _watch(self, talk: Talk) -> None:
+        """Hear of a successor's death though a child of its own keeps the connection open."""
+        with contextlib.suppress(OSError):
+            if (pidfd := peer_pidfd(talk.socket)) is not None:
+                talk.watch_process(OwnedFd(pidfd))
 
     def _answer(
         self,

@@ -245,7 +245,9 @@ class OwnerSide(Side[OwnerState, H]):
         if op in (Op.PUT, Op.DROP) and not estate.stores:
             return Reason.UNSUPPORTED, f"this owner serves; only a holder takes a {op.value}"
         lasting = op in (Op.GET, Op.LIST) and estate.phase is not Phase.RELEASED
-        if estate.phase is not Phase.OWNING and not lasting:
+        if estate.phase is Phase.STARTING and op is Op.TAKEOVER:
+            return Reason.BUSY, "the owner is not ready yet"
+        if estate.phase not in (Phase.STARTING, Phase.OWNING) and not lasting:
             begun = estate.phase in (Phase.HANDING, Phase.COMMITTING)
             verb = "is taking over" if begun else "has taken over"
             return Reason.BUSY, f"{estate.successor} {verb}"

@@ -26,6 +26,7 @@ from sockact.fd.peer import overflow_uid, own_pidfd
 from sockact.fd.probe import borrowed
 from sockact.rendezvous.actions import Action, Alone, Failed, Lead, StepDown
 from sockact.rendezvous.estate import Estate, HeldSet
+from sockact.rendezvous.estate import Phase as Held
 from sockact.rendezvous.manifest import Entry, Manifest
 from sockact.rendezvous.meet import SEQPACKET, WAIT_SECONDS, Place, checked_path
 from sockact.rendezvous.messages import Op, Request
@@ -237,6 +238,7 @@ class Tenure:
         estate: What it passes on.
         failure: Why it came to nothing.
         was_succeeded: Once it is closed: whether somebody else serves.
+        has_led: Whether it has ever been the owner.
         drain_until: When the drain must be over, on the monotonic clock; None for never.
     """
 
@@ -257,6 +259,7 @@ class Tenure:
         self.phase = Phase.PENDING
         self.failure = ""
         self.was_succeeded = False
+        self.has_led = False
         self.drain_until: float | None = None
         policy = Policy(os.geteuid(), overflow_uid())
         self.estate: Estate[OwnedFd] = Estate(policy, generation=arrival.generation, stores=stores)
@@ -286,7 +289,8 @@ class Tenure:
         if self._asking:
             self._asking.then = self._act
         else:
-            self._lead()
+            self.estate.phase = Held.STARTING
+            self._answer()
 
     def _set_duties(self) -> None:
         """Say what goes along with a takeover beside the sets."""
@@ -333,6 +337,12 @@ class Tenure:
         """Whether there is a former owner that has not finished."""
         return bool(self._asking and not self._asking.talk.closed)
 
+    def call_on_stop(self, callback: Callable[[], object]) -> None:
+        """Call `callback` when a successor is ready; at once if that is so already."""
+        self.on_stop.append(callback)
+        if self.phase in (Phase.STOPPED, Phase.DRAINING):
+            _call([callback])
+
     def watch(self, changed: Callable[[], None]) -> None:
         """Call `changed` whenever the phase has changed."""
         self._changed.append(changed)
@@ -362,9 +372,14 @@ class Tenure:
 
     def ready(self) -> None:
         """Vote for the commit; the phase tells what comes of it."""
-        if self.phase is Phase.PENDING and self._asking:
+        if self.phase is not Phase.PENDING:
+            return
+        if self._asking:
             self._enter(Phase.VOTED)
             self._asking.talk.perform(self._asking.side.ready(time.monotonic()))
+        else:
+            self.estate.phase = Held.OWNING
+            self._enter(Phase.LEADING)
 
     def close(self, why: str = "the program ends") -> None:
         """End it, according to where it stands; a second time does nothing.
@@ -431,8 +446,11 @@ class Tenure:
                 self.failure = action.text
                 self._enter(Phase.FAILED)
 
-    def _lead(self) -> None:
+    def _answer(self) -> None:
         self._owner = Owner(self._reactor, self._listener, self.estate, self, self._drain)
+
+    def _lead(self) -> None:
+        self._answer()
         self._enter(Phase.LEADING)
 
     def _alone(self) -> None:
@@ -499,6 +517,7 @@ class Tenure:
 
     def _enter(self, phase: Phase) -> None:
         self.phase = phase
+        self.has_led = self.has_led or phase is Phase.LEADING
         _call(self._changed)
 
 

@@ -77,7 +77,7 @@ class Rendezvous:
 
         Usable as a decorator. The successor serves as soon as every callback has returned.
         """
-        self._tenure.on_stop.append(callback)
+        self._reactor.post(lambda: self._tenure.call_on_stop(callback))
         return callback
 
     def on_resume(self, callback: Callable[[], object]) -> Callable[[], object]:

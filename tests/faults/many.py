@@ -184,7 +184,7 @@ def main() -> int:
     finally:
         shutil.rmtree(directory)
     print(json.dumps(report.summary(), indent=2))
-    return bool(report.result.failed or report.growth("fds") or report.growth("sockets"))
+    return bool(report.result.failed or report.growth("fds") >= 5 or report.growth("sockets"))
 
 
 if __name__ == "__main__":

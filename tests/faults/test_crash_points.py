@@ -1,7 +1,5 @@
 """At each message of a takeover one of both processes is killed or stopped: nothing is lost."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,17 +44,9 @@ def nursery() -> Iterator[Nursery]:
         yield found
 
 
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """Give a directory that nobody else can write to, with a short path."""
-    path = Path(tempfile.mkdtemp(prefix="sa-"))
-    yield path
-    shutil.rmtree(path)
-
-
 @pytest.mark.parametrize("case", KILLED, ids=str)
 def test_a_kill_at_any_message_loses_only_what_the_killed_one_had_accepted(
-    nursery: Nursery, directory: Path, case: Case
+    nursery: Nursery, short_dir: Path, case: Case
 ) -> None:
     """A kill loses no request that the killed process had not accepted, and one leads afterwards.
 
@@ -66,30 +56,30 @@ def test_a_kill_at_any_message_loses_only_what_the_killed_one_had_accepted(
     refused until the next one has opened the sockets again. What is shown for these points is that
     it does, that it serves, and that nobody times out or gets a wrong answer.
     """
-    run(nursery, directory, case).check(case)
+    run(nursery, short_dir, case).check(case)
 
 
 @pytest.mark.parametrize("case", PAUSED, ids=str)
 def test_a_pause_at_any_message_loses_nothing(
-    nursery: Nursery, directory: Path, case: Case
+    nursery: Nursery, short_dir: Path, case: Case
 ) -> None:
     """Whoever stands still for a second goes on, and every request is answered."""
-    run(nursery, directory, case).check(case)
+    run(nursery, short_dir, case).check(case)
 
 
 @pytest.mark.parametrize("case", HANGING, ids=str)
-def test_one_that_hangs_loses_nothing(nursery: Nursery, directory: Path, case: Case) -> None:
+def test_one_that_hangs_loses_nothing(nursery: Nursery, short_dir: Path, case: Case) -> None:
     """The other one serves on, or when the time is over; one that wakes up disturbs nobody.
 
     A taker that hangs after it has said Committed is the server, and hangs as one; so does an owner
     before that.
     """
-    run(nursery, directory, case).check(case)
+    run(nursery, short_dir, case).check(case)
 
 
 @pytest.mark.parametrize("case", MIDDLE)
 def test_the_death_of_one_between_two_others_leaves_one_leader(
-    nursery: Nursery, directory: Path, case: Case
+    nursery: Nursery, short_dir: Path, case: Case
 ) -> None:
     """An owner dies while its predecessor drains and its successor comes: exactly one serves."""
-    run(nursery, directory, case).check(case)
+    run(nursery, short_dir, case).check(case)
