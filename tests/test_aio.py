@@ -26,7 +26,7 @@ from sockact.errors import (
 )
 from tests.helpers import ROOT, SECONDS, free_port, get, running
 from tests.load import Load
-from tests.rendezvous.peers import count_fds, until
+from tests.rendezvous.peers import count_fds, leading, until
 
 if TYPE_CHECKING:
     import subprocess
@@ -289,7 +289,7 @@ def test_a_result_that_comes_when_its_task_is_cancelled_is_undone(path: str) -> 
 
 def test_a_loop_that_is_closed_before_the_thread_is_done(path: str) -> None:
     """A loop that has ended without its tasks leaves nothing open either."""
-    with sockact.takeover(path, WEB):
+    with leading(path, WEB):
         before = count_fds()
         with sockact.takeover(path):
             loop = asyncio.new_event_loop()

@@ -38,7 +38,8 @@ class Entry(AsValue):
         namespace: SO_NETNS_COOKIE of a socket, 0 where there is none.
         role: Empty for what a program serves; ``rendezvous`` for the listener of the path, ``lock``
             for the lock of the path, ``owner`` for a pidfd of the owner, ``state`` for what a
-            holder remembers of its sets: they go with a takeover.
+            holder remembers of its sets, ``turn`` and ``elder`` for who may inherit: they go with
+            a takeover.
     """
 
     set: str

@@ -27,7 +27,7 @@ from sockact.rendezvous.actions import (
     Store,
     Yielded,
 )
-from sockact.rendezvous.estate import Estate
+from sockact.rendezvous.estate import Estate, Phase
 from sockact.rendezvous.manifest import Manifest
 from sockact.rendezvous.meet import who_is
 from sockact.rendezvous.messages import Listing, Reason, Refuse
@@ -63,6 +63,9 @@ class Keeper(Protocol):
 
     def close_reserve(self) -> None:
         """Close the copies of all that was handed over."""
+
+    def may_resume(self) -> bool:
+        """Whether nobody else has inherited from the successor."""
 
     def resume(self, why: str) -> None:
         """Accept again: the successor is gone."""
@@ -241,6 +244,10 @@ class Owner:
             case Yielded():
                 keeper.yielded()
             case CloseReserve():
+                keeper.close_reserve()
+            case Resume() if not keeper.may_resume():
+                # The successor had one of its own, which serves.
+                self._estate.phase = Phase.RELEASED
                 keeper.close_reserve()
             case Resume():
                 self._successor = None

@@ -1,5 +1,9 @@
 """One process's time at a rendezvous: it arrives, serves, is succeeded, and drains.
 
+Three generations may overlap, and then the death of the middle one must not leave two heirs: the
+first, who takes back, and the third, who has everything. So each owner hands on a *turn*, a pipe
+with one byte, which its successor hands on as that of its *elder*: whoever reads the byte leads.
+
 `arrive` comes to the path: it takes over from the owner there, or finds that there is none. A
 `Tenure` is what follows. It never blocks; who wants to wait, or to serve in a thread, does that
 around it (`sockact.rendezvous.thread`, `sockact.aio`).
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     import socket as _socket
 
 LISTENER, LOCK, OWNER, STATE = "rendezvous", "lock", "owner", "state"
+TURN, ELDER = "turn", "elder"
 
 
 class Arrival:
@@ -64,6 +69,7 @@ class Arrival:
         self.manifest = Manifest()
         self.handles: tuple[OwnedFd, ...] = ()
         self.state: list[OwnedFd] = []
+        self.turns: dict[str, OwnedFd] = {}
         self.generation = asking.side.generation + 1 if asking else 1
 
     def abandon(self, why: str) -> None:
@@ -72,6 +78,7 @@ class Arrival:
             self.asking.abandon(why)
         close_all(self.handles)
         close_all(self.state)
+        close_all(list(self.turns.values()))
         self.handles = ()
         if self.listener:
             self.listener.close()
@@ -203,6 +210,8 @@ def _sort(arrival: Arrival, asking: Asking) -> None:
             arrival.place.lock = handles[i]
         elif role == OWNER:
             asking.talk.watch_process(handles[i])
+        elif role in (TURN, ELDER) and role not in arrival.turns:
+            arrival.turns[role] = handles[i]
         elif role == STATE:
             arrival.state.append(handles[i])
         elif role:
@@ -278,8 +287,11 @@ class Tenure:
             self._place.leave()
             raise
         self._duties: list[OwnedFd] = []
+        self._elder = arrival.turns.pop(ELDER, None)
         try:
             self._set_duties()
+            if TURN in arrival.turns:
+                self.add_duty(ELDER, arrival.turns.pop(TURN))
         except BaseException:
             close_all(self._duties)
             self._listener.close()
@@ -299,6 +311,7 @@ class Tenure:
             self.add_duty(LOCK, OwnedFd(os.dup(self._place.lock.fileno())))
         if (pidfd := own_pidfd()) is not None:
             self.add_duty(OWNER, OwnedFd(pidfd))
+        self.add_duty(TURN, _new_turn())
 
     def add_duty(self, role: str, handle: OwnedFd) -> None:
         """Take ownership of a descriptor, and pass it on with a takeover; see `Entry.role`."""
@@ -410,6 +423,8 @@ class Tenure:
         self.close_reserve()
         self._alone()
         close_all(self._duties)
+        if self._elder:
+            self._elder.close()
         if vacant:
             self._place.vacate()
         self._place.close()
@@ -428,7 +443,7 @@ class Tenure:
         if self._asking:
             self._asking.talk.close_copies()
         self.close_reserve()
-        close_all([*self._dropped, *self._duties])
+        close_all([*self._dropped, *self._duties, *([self._elder] if self._elder else [])])
         self._place.close()
         self._listener.close()
 
@@ -450,6 +465,14 @@ class Tenure:
         self._owner = Owner(self._reactor, self._listener, self.estate, self, self._drain)
 
     def _lead(self) -> None:
+        if self._elder is not None:
+            mine = _claim(self._elder)
+            self._elder.close()
+            self._elder = None
+            if not mine:
+                self.failure = "the owner died, and the one before it has taken back"
+                self._enter(Phase.FAILED)
+                return
         self._answer()
         self._enter(Phase.LEADING)
 
@@ -467,6 +490,7 @@ class Tenure:
         _call(self.on_stop)
 
     def _release_predecessor(self) -> None:
+        self.remove_duty(ELDER)
         if self._asking and not self._asking.talk.closed:
             self._asking.talk.perform(self._asking.side.release(time.monotonic()))
 
@@ -490,11 +514,25 @@ class Tenure:
             close_all(held.handles)
         self.estate.sets = {}
 
+    def may_resume(self) -> bool:
+        """Whether nobody else has inherited from the successor; then it is this one who does."""
+        if self.phase is not Phase.DRAINING:
+            return True
+        manifest, handles = self.estate.duties
+        turn = handles[[entry.role for entry in manifest].index(TURN)]
+        if not _claim(turn):
+            return False
+        self.remove_duty(TURN)
+        self.add_duty(TURN, _new_turn())
+        return True
+
     def resume(self, why: str) -> None:
         """Serve again."""
         del why
         if self.phase is Phase.CLOSED:
             return
+        # The successor may have used up the turn of the one before us, who is not needed any more.
+        self._release_predecessor()
         self.drain_until = None
         self._enter(Phase.LEADING)
         _call(self.on_resume)
@@ -519,6 +557,22 @@ class Tenure:
         self.phase = phase
         self.has_led = self.has_led or phase is Phase.LEADING
         _call(self._changed)
+
+
+def _new_turn() -> OwnedFd:
+    """Return what one of two processes can claim: a pipe with one byte, which both can read."""
+    reader, writer = os.pipe()
+    try:
+        os.set_blocking(reader, False)
+        os.write(writer, b"x")
+    finally:
+        os.close(writer)
+    return OwnedFd(reader)
+
+
+def _claim(turn: OwnedFd) -> bool:
+    """Whether nobody had claimed it before."""
+    return bool(os.read(turn.fileno(), 1))
 
 
 _living: "weakref.WeakSet[Tenure]" = weakref.WeakSet()

@@ -18,22 +18,7 @@ PAUSED = [
 ]
 # From when the last one has everything until the first one hears Release, the death of the one
 # between them is for both a reason to serve.
-_TWO_HEIRS = pytest.mark.xfail(reason="both neighbours of a dead owner inherit", strict=False)
-MIDDLE = [
-    pytest.param(
-        case,
-        marks=_TWO_HEIRS
-        if case.point
-        in {
-            "receive:ack", "receive:adopted", "receive:ready", "send:commit", "receive:committed",
-            "send:release",
-        }
-        else (),
-        id=str(case),
-    )
-    for case in cases()
-    if case.side == "middle"
-]  # fmt: skip
+MIDDLE = [case for case in cases() if case.side == "middle"]
 HANGING = [case for case in cases() if case.fault is Fault.HANG]
 
 

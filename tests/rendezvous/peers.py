@@ -13,7 +13,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import sockact
 from sockact.fd.identity import socket_cookie
 from sockact.fd.transfer import receive_message, send_message
 from sockact.rendezvous.messages import BYTES_MAX, VERSION, Hello, Message, Op, Request
@@ -140,6 +142,17 @@ class Actor:
             if pipe:
                 with contextlib.suppress(OSError):
                     pipe.close()
+
+
+def leading(path: str, *definitions: str, **options: Any) -> sockact.Rendezvous:
+    """Begin at a rendezvous, and be ready at once."""
+    rendezvous = sockact.takeover(path, *definitions, **options)
+    try:
+        rendezvous.ready()
+    except BaseException:
+        rendezvous.close()
+        raise
+    return rendezvous
 
 
 @contextlib.contextmanager

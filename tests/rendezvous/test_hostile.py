@@ -41,7 +41,17 @@ from sockact.rendezvous.messages import (
 )
 from sockact.rendezvous.wire import HEADER, MAGIC, encode
 from tests.helpers import SECONDS
-from tests.rendezvous.peers import ANOTHER_UID, Actor, Wire, actors, count_fds, dial, rights, until
+from tests.rendezvous.peers import (
+    ANOTHER_UID,
+    Actor,
+    Wire,
+    actors,
+    count_fds,
+    dial,
+    leading,
+    rights,
+    until,
+)
 
 MEMORY_KIB = 24 * 1024
 """How much more memory an owner may have afterwards: what one message of each kind can take."""
@@ -485,7 +495,9 @@ def _arena(directory: str, uid: int, *, stream: bool) -> Iterator[Arena]:
         for actor in (owner, idle):
             actor.do(f"sockact.takeover({path!r} + 'x', 'web=tcp:127.0.0.1:0').close()")
             arena.idle_fds[actor.pid] = actor.number("count_fds()")
-        owner.do(f"t = sockact.takeover({path!r}, 'web=tcp:127.0.0.1:0', stream={stream})")
+        owner.do(
+            f"t = sockact.takeover({path!r}, 'web=tcp:127.0.0.1:0', stream={stream}); t.ready()"
+        )
         owner.do(f"sockact.take({path!r}).close(); sockact.holdings({path!r})")
         arena.open(owner)
         for actor in (owner, idle):
@@ -550,7 +562,7 @@ def test_descriptors_are_refused_by_the_kernel(short_dir: Path, *, stream: bool)
     """Where it can do that (SO_PASSRIGHTS) nobody needs to close them; else the owner does."""
     path = f"{short_dir}/r"
     with (
-        sockact.takeover(path, "web=tcp:127.0.0.1:0", stream=stream) as owner,
+        leading(path, "web=tcp:127.0.0.1:0", stream=stream) as owner,
         contextlib.closing(dial(path)) as sock,
     ):
         before = count_fds()
@@ -568,7 +580,9 @@ def test_without_descriptors_left_an_owner_waits(short_dir: Path) -> None:
     """Who connects waits in the backlog, the processor is not kept busy, and then it goes on."""
     path = f"{short_dir}/r"
     with actors(0) as (owner,):
-        owner.do(f"import resource, time; t = sockact.takeover({path!r}, 'web=udp:127.0.0.1:0')")
+        owner.do(
+            f"import resource, time; t = sockact.takeover({path!r}, 'web=udp:127.0.0.1:0'); t.ready()"
+        )
         owner.do(f"sockact.take({path!r}).close()")
         owner.do(
             "soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)\n"

@@ -17,7 +17,7 @@ from sockact.fd.peer import overflow_uid
 from sockact.rendezvous.meet import Place, checked_path, connect
 from sockact.rendezvous.messages import Reason, Refuse
 from tests.helpers import SECONDS
-from tests.rendezvous.peers import ANOTHER_UID, ActorError, actors, count_fds
+from tests.rendezvous.peers import ANOTHER_UID, ActorError, actors, count_fds, leading
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="needs root, to become another user")
 WEB = "web=tcp:127.0.0.1:0"
@@ -50,7 +50,7 @@ def _open_dir() -> Iterator[Path]:
 def test_another_user_is_refused_before_a_name_is_told(path: str) -> None:
     """Even where the node is open to all: the first message is a refusal, and then comes the end."""
     with (
-        sockact.takeover(path, WEB) as owner,
+        leading(path, WEB) as owner,
         actors(ANOTHER_UID, before=LOADED) as (other,),
     ):
         with pytest.raises(ActorError, match="Permission denied"):
@@ -74,7 +74,7 @@ def test_another_user_is_refused_before_a_name_is_told(path: str) -> None:
 def test_one_who_connected_before_giving_up_its_rights_is_who_it_was(path: str) -> None:
     """And the other way round: the kernel tells who connected, not who sends."""
     with (
-        sockact.takeover(path, WEB) as owner,
+        leading(path, WEB) as owner,
         actors(0, before=LOADED) as (other,),
     ):
         owner._tenure._place.open_to_others()
@@ -88,7 +88,7 @@ def test_a_user_of_its_own(short_dir: Path) -> None:
     os.chown(short_dir, ANOTHER_UID, ANOTHER_UID)
     path = str(short_dir / "r")
     with actors(ANOTHER_UID, ANOTHER_UID, before=LOADED) as (old, new):
-        old.do(f"t = sockact.takeover({path!r}, {WEB!r})")
+        old.do(f"t = sockact.takeover({path!r}, {WEB!r}); t.ready()")
         new.do(f"t = sockact.takeover({path!r}, {WEB!r}); t.ready()")
         assert old.ask("t.wait_successor(10)") is True
         assert old.ask("cookies(t.sockets)") == new.ask("cookies(t.sockets)")
@@ -112,7 +112,9 @@ def test_an_untrusted_owner_is_asked_nothing(open_dir: Path) -> None:
                 ask(path, timeout=1)
             assert owner.ask("s.accept()[0].recv(1000).decode()") == ""
         assert count_fds() == before
-        owner.do(f"s.close(); os.unlink({path!r}); t = sockact.takeover({path!r}, {WEB!r})")
+        owner.do(
+            f"s.close(); os.unlink({path!r}); t = sockact.takeover({path!r}, {WEB!r}); t.ready()"
+        )
         sockact.take(path, trusted=(ANOTHER_UID,)).close()
         with sockact.takeover(path, trusted=(ANOTHER_UID,)) as new:
             new.ready()
@@ -124,7 +126,7 @@ def test_the_user_that_stands_for_all_is_nobody(open_dir: Path) -> None:
     """Two processes of the overflow uid need not be the same user."""
     path = str(open_dir / "r")
     with actors(overflow_uid(), overflow_uid(), before=LOADED) as (owner, other):
-        owner.do(f"t = sockact.takeover({path!r}, {WEB!r})")
+        owner.do(f"t = sockact.takeover({path!r}, {WEB!r}); t.ready()")
         with pytest.raises(ActorError, match="nothing was asked") as caught:
             other.do(f"sockact.take({path!r}, timeout=1)")
         assert caught.value.kind == "UntrustedOwnerError"
@@ -238,7 +240,7 @@ def test_the_node_is_never_wider_than_it_is_meant(path: str) -> None:
     """Whatever the umask is."""
     old = os.umask(0)
     try:
-        with sockact.takeover(path, WEB):
+        with leading(path, WEB):
             assert stat.S_IMODE(os.lstat(path).st_mode) == 0o600
             assert stat.S_IMODE(os.lstat(f"{path}.lock").st_mode) == 0o600
     finally:
@@ -250,7 +252,7 @@ def test_a_node_that_nobody_listens_at_is_replaced(path: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as dead:
         dead.bind(path)
     before = os.lstat(path).st_ino
-    with sockact.takeover(path, WEB):
+    with leading(path, WEB):
         assert os.lstat(path).st_ino != before
 
 

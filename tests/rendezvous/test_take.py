@@ -35,7 +35,7 @@ from sockact.rendezvous.messages import (
     Welcome,
 )
 from tests.helpers import SECONDS
-from tests.rendezvous.peers import Wire, cookies, count_fds, dial, hear, say, until
+from tests.rendezvous.peers import Wire, cookies, count_fds, dial, hear, leading, say, until
 
 DEFINITIONS = ("a=udp:127.0.0.1:0", "b=tcp:127.0.0.1:0", "a=tcp:127.0.0.1:0")
 
@@ -47,7 +47,7 @@ def _path(short_dir: Path) -> str:
 
 @pytest.fixture(name="owner")
 def _owner(path: str) -> Iterator[sockact.Rendezvous]:
-    with sockact.takeover(path, *DEFINITIONS) as owner:
+    with leading(path, *DEFINITIONS) as owner:
         yield owner
 
 
@@ -87,7 +87,7 @@ def test_an_unknown_name_is_refused(path: str, owner: sockact.Rendezvous) -> Non
 
 def test_nothing_is_an_answer_too(path: str) -> None:
     """An owner without sockets has nothing to take, and can be taken over all the same."""
-    with sockact.takeover(path) as owner:
+    with leading(path) as owner:
         with pytest.raises(RefusedError, match="there is nothing here"):
             sockact.take(path)
         assert sockact.holdings(path) == []

@@ -42,7 +42,17 @@ from sockact.rendezvous.messages import (
     Welcome,
 )
 from tests.helpers import SECONDS, free_port
-from tests.rendezvous.peers import Actor, ActorError, Wire, actors, cookies, count_fds, dial, until
+from tests.rendezvous.peers import (
+    Actor,
+    ActorError,
+    Wire,
+    actors,
+    cookies,
+    count_fds,
+    dial,
+    leading,
+    until,
+)
 
 STREAM = [False, True]
 WEB = "web=tcp:127.0.0.1:0"
@@ -107,7 +117,7 @@ def test_any_kind_of_path_is_taken_over(short_dir: Path, name: str, *, stream: b
     if name == "long":
         os.mkdir(os.path.dirname(path))
     with (
-        sockact.takeover(path, WEB, stream=stream) as old,
+        leading(path, WEB, stream=stream) as old,
         sockact.takeover(path, WEB, stream=stream) as new,
     ):
         new.ready()
@@ -128,7 +138,7 @@ def test_what_has_the_same_name_kind_and_address_is_taken(short_dir: Path, path:
         "kernel=netlink:route 1",
     ]
     new = [old[5], old[4], old[3], f"other=tcp:127.0.0.1:{port}", old[1], old[0]]
-    with sockact.takeover(path, *old) as first, sockact.takeover(path, *new) as second:
+    with leading(path, *old) as first, sockact.takeover(path, *new) as second:
         assert second.sockets.names == ("kernel", "dns", "pipe", "other", "web", "web")
         was, now = cookies(list(first.sockets)), cookies(list(second.sockets))
         assert [was.index(one) if one in was else None for one in now] == [5, 4, 3, None, 1, 0]
@@ -141,7 +151,7 @@ def test_a_fifo_elsewhere_is_another_one(short_dir: Path, path: str) -> None:
     (short_dir / "a" / str(short_dir)[1:]).mkdir(parents=True)
     definitions = [f"p=fifo:{short_dir}/a{short_dir}/p", f"p=fifo:{short_dir}/p"]
     with (
-        sockact.takeover(path, definitions[0]) as old,
+        leading(path, definitions[0]) as old,
         sockact.takeover(path, definitions[1]) as new,
     ):
         assert cookies(list(old.sockets)) != cookies(list(new.sockets))
@@ -151,7 +161,7 @@ def test_what_is_dropped_stays_open_until_the_drain_is_over(path: str) -> None:
     """A client of a listener that the successor does not want is refused only after `gone`."""
     port = free_port()
     with (
-        sockact.takeover(path, WEB, f"old=tcp:127.0.0.1:{port}") as old,
+        leading(path, WEB, f"old=tcp:127.0.0.1:{port}") as old,
         sockact.takeover(path, WEB) as new,
     ):
         new.ready()
@@ -169,7 +179,7 @@ def test_what_is_dropped_stays_open_until_the_drain_is_over(path: str) -> None:
 
 def test_a_definition_that_cannot_be_opened_changes_nothing(path: str) -> None:
     """The former owner goes on, and what had been opened is closed."""
-    with socket.create_server(("127.0.0.1", 0)) as taken, sockact.takeover(path, WEB) as old:
+    with socket.create_server(("127.0.0.1", 0)) as taken, leading(path, WEB) as old:
         before = count_fds()
         free = free_port()
         with pytest.raises(BindError):
@@ -195,7 +205,7 @@ def test_a_first_start_that_fails_leaves_nothing(path: str) -> None:
 def test_a_taker_that_leaves_before_ready_was_never_there(path: str, *, stream: bool) -> None:
     """The owner neither stops nor resumes, and the next taker is the same generation."""
     called: list[str] = []
-    with sockact.takeover(path, WEB, stream=stream) as old:
+    with leading(path, WEB, stream=stream) as old:
         old.on_drain(lambda: called.append("drain"))
         old.on_resume(lambda: called.append("resume"))
         before = count_fds()
@@ -208,7 +218,7 @@ def test_a_taker_that_leaves_before_ready_was_never_there(path: str, *, stream: 
 
 def test_a_killed_taker_was_never_there(path: str, pair: list[Actor]) -> None:
     """SIGKILL before ready leaves the owner as it was."""
-    with sockact.takeover(path, WEB) as old:
+    with leading(path, WEB) as old:
         come(pair[0], path)
         pair[0].kill()
         come(pair[1], path)
@@ -218,7 +228,7 @@ def test_a_killed_taker_was_never_there(path: str, pair: list[Actor]) -> None:
 
 def test_a_second_taker_is_refused_while_the_first_gets_ready(path: str) -> None:
     """It says who is taking over, and that may be waited for."""
-    with sockact.takeover(path, WEB), sockact.takeover(path, WEB) as new:
+    with leading(path, WEB), sockact.takeover(path, WEB) as new:
         with pytest.raises(RefusedError, match="is taking over") as caught:
             sockact.takeover(path, WEB, timeout=0.1)
         assert caught.value.reason == "busy"
@@ -228,7 +238,7 @@ def test_a_second_taker_is_refused_while_the_first_gets_ready(path: str) -> None
 
 def test_a_taker_waits_for_the_one_before_it(path: str, pair: list[Actor]) -> None:
     """A taker that comes too early gets the sockets from the next generation, or from this one."""
-    with sockact.takeover(path, WEB) as old:
+    with leading(path, WEB) as old:
         new = sockact.takeover(path, WEB)
         pair[0].begin(f"t = sockact.takeover({path!r}, timeout=10); t.ready()")
         assert not pair[0].is_done(0.1)
@@ -244,7 +254,7 @@ def test_a_taker_waits_for_the_one_before_it(path: str, pair: list[Actor]) -> No
 def test_the_program_stops_before_its_successor_starts(path: str) -> None:
     """`ready` returns only after every callback of the former owner's has returned."""
     order: list[str] = []
-    with sockact.takeover(path, WEB, drain=7.0) as old, sockact.takeover(path, WEB) as new:
+    with leading(path, WEB, drain=7.0) as old, sockact.takeover(path, WEB) as new:
 
         @old.on_drain
         def _stop() -> None:
@@ -283,7 +293,7 @@ def test_ready_gives_up_on_an_owner_that_hangs(path: str, pair: list[Actor]) -> 
 
 def test_an_owner_that_loses_patience_goes_on(path: str) -> None:
     """A taker that is not ready in time is told so, and has to leave the sockets alone."""
-    with sockact.takeover(path, WEB) as old, sockact.takeover(path, WEB, patience=0.2) as late:
+    with leading(path, WEB) as old, sockact.takeover(path, WEB, patience=0.2) as late:
         with pytest.raises(TakeoverAbortedError, match="took too long"):
             late.wait_successor(SECONDS)
         with pytest.raises(TakeoverAbortedError, match="took too long"):
@@ -297,7 +307,7 @@ def test_the_owner_takes_back_from_a_successor_that_is_killed(path: str, pair: l
     """During the drain the former owner can serve again, and be taken over from again."""
     resumed: list[str] = []
     read, write = os.pipe()
-    with sockact.takeover(path, WEB) as old:
+    with leading(path, WEB) as old:
 
         @old.on_resume
         def _resume() -> None:
@@ -371,7 +381,7 @@ def test_a_stale_path_is_recovered(path: str, pair: list[Actor]) -> None:
 
 def test_an_owner_that_ends_lets_go_of_the_taker(path: str) -> None:
     """Who ends on purpose passes nothing on: the taker is told."""
-    old = sockact.takeover(path, WEB)
+    old = leading(path, WEB)
     with sockact.takeover(path, WEB) as new:
         old.close()
         with pytest.raises(TakeoverAbortedError, match="ends"):
@@ -381,7 +391,7 @@ def test_an_owner_that_ends_lets_go_of_the_taker(path: str) -> None:
 
 def test_an_owner_that_ends_has_those_who_come_ask_again(path: str) -> None:
     """Who has not adopted anything yet hears that it is busy, and finds whoever is there then."""
-    old = sockact.takeover(path, WEB)
+    old = leading(path, WEB)
     with contextlib.closing(Wire(path)) as idle, contextlib.closing(Wire(path)) as taker:
         idle.say(Hello(1, VERSION))
         assert isinstance(idle.hear()[0], Welcome)
@@ -441,7 +451,7 @@ def test_every_kind_of_descriptor_passes(path: str, short_dir: Path, *, stream: 
 
 def test_listeners_do_not_block_unless_asked_to(path: str) -> None:
     """A blocking accept() would hang in the process that loses the race for a connection."""
-    with sockact.takeover(path, "a=tcp:127.0.0.1:0", "b=tcp:127.0.0.1:0?NonBlocking=no") as owner:
+    with leading(path, "a=tcp:127.0.0.1:0", "b=tcp:127.0.0.1:0?NonBlocking=no") as owner:
         assert [os.get_blocking(number) for number in owner.sockets.filenos()] == [False, True]
 
 
@@ -449,7 +459,7 @@ def test_a_node_to_be_removed_stays_with_its_successor(short_dir: Path, path: st
     """RemoveOnStop=yes removes nothing while somebody else serves there."""
     node = short_dir / "u"
     definition = f"u=unix:{node}?RemoveOnStop=yes"
-    with sockact.takeover(path, definition) as old, sockact.takeover(path, definition) as new:
+    with leading(path, definition) as old, sockact.takeover(path, definition) as new:
         new.ready()
         assert old.wait_successor(SECONDS)
         old.close()
@@ -515,7 +525,7 @@ def test_the_soft_limit_is_raised_where_that_helps(path: str, pair: list[Actor])
 
 def test_offer_wants_a_path_without_an_owner(path: str) -> None:
     """The set stays the caller's."""
-    with sockact.takeover(path, WEB) as owner, sockact.listen(WEB) as mine:
+    with leading(path, WEB) as owner, sockact.listen(WEB) as mine:
         with pytest.raises(PathInUseError, match="has an owner"):
             sockact.offer(path, mine)
         assert mine["web"].fileno() > 0
@@ -529,7 +539,7 @@ def test_something_else_at_the_path_is_left_alone(short_dir: Path, path: str) ->
     os.mkdir(places["dir"])
     os.symlink(path, places["link"])
     os.symlink(places["loop"], places["loop"])
-    with sockact.takeover(path, WEB):
+    with leading(path, WEB):
         before = sorted(os.listdir(short_dir))
         for place in places.values():
             with pytest.raises(PathInUseError, match="no socket"):
@@ -570,7 +580,7 @@ def test_a_lock_that_somebody_holds_is_waited_for(path: str, pair: list[Actor]) 
 
 def test_closing_twice_and_using_it_afterwards(path: str) -> None:
     """A second close does nothing; nothing is written to a descriptor that is somebody else's."""
-    owner = sockact.takeover(path, WEB)
+    owner = leading(path, WEB)
     owner.close()
     owner.close()
     read, write = os.pipe()
@@ -588,7 +598,7 @@ def test_closing_twice_and_using_it_afterwards(path: str) -> None:
 def test_close_in_a_callback_is_an_error(path: str) -> None:
     """It would wait for itself."""
     errors: list[str] = []
-    with sockact.takeover(path, WEB) as old, sockact.takeover(path, WEB) as new:
+    with leading(path, WEB) as old, sockact.takeover(path, WEB) as new:
 
         @old.on_drain
         def _close() -> None:
@@ -609,7 +619,7 @@ def _write(number: int) -> None:
 def test_close_while_the_successor_is_about_to_commit(path: str) -> None:
     """The owner that ends just then is succeeded: the path stays."""
     for _ in range(20):
-        with sockact.takeover(path, WEB) as old, sockact.takeover(path, WEB) as new:
+        with leading(path, WEB) as old, sockact.takeover(path, WEB) as new:
             stopped, go = os.pipe()
             old.on_drain(functools.partial(_write, go))
             new._reactor.post(new._tenure.ready)
@@ -626,7 +636,7 @@ def test_an_owner_that_ends_reads_of_the_end_of_its_successor_first(
     path: str, pair: list[Actor]
 ) -> None:
     """If nobody has the sockets any more, the path is removed with the last one who had them."""
-    with sockact.takeover(path, WEB) as old:
+    with leading(path, WEB) as old:
         come(pair[0], path)
         pair[0].do("t.ready()")
         assert old.wait_successor(SECONDS)
@@ -656,7 +666,7 @@ def _transfer(wire: Wire) -> tuple[int, ...]:
 @pytest.mark.parametrize("case", ["ack", "early", "twice", "silent", "alive", "patience"])
 def test_a_taker_that_does_it_wrong_changes_nothing(path: str, case: str, *, stream: bool) -> None:
     """It is told, and the next one is served."""
-    with sockact.takeover(path, WEB, stream=stream) as old:
+    with leading(path, WEB, stream=stream) as old:
         before = count_fds()
         with contextlib.closing(Wire(path)) as wire:
             fds = _transfer(wire)
@@ -699,7 +709,7 @@ def test_a_taker_that_does_it_wrong_changes_nothing(path: str, case: str, *, str
 
 def test_a_killed_process_resets_nothing(path: str) -> None:
     """A connection that is reset while it waits in the backlog does the owner no harm."""
-    with sockact.takeover(path, WEB) as old:
+    with leading(path, WEB) as old:
         for _ in range(20):
             sock = dial(path)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
