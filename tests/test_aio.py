@@ -140,6 +140,7 @@ def test_abort_before_ready(path: str) -> None:
     async def main() -> None:
         async with sockact.aio.takeover(path, WEB) as owner:
             await owner.ready()
+            await owner.ready()
             async with sockact.aio.takeover(path) as taker:
                 assert (owner.generation, taker.generation) == (1, 2)
             assert not await owner.wait_successor(0.05)
@@ -156,6 +157,7 @@ def test_owner_and_taker_in_one_loop(path: str) -> None:
 
     async def main() -> None:
         owner = await sockact.aio.takeover(path, WEB)
+        await owner.ready()
         stopped: list[str] = []
         owner.on_drain(lambda: stopped.append(owner.phase))
         async with sockact.aio.takeover(path, drain=3.0) as taker:
@@ -175,6 +177,7 @@ def test_close_waits_for_a_commit_under_way_even_if_cancelled(path: str) -> None
 
     async def main() -> None:
         owner = await sockact.aio.takeover(path, WEB)
+        await owner.ready()
         closing: list[asyncio.Task[None]] = []
 
         def stop() -> None:
@@ -197,7 +200,7 @@ def test_a_thread_is_succeeded_by_a_loop_and_the_other_way_round(path: str) -> N
     """Owners and takers of both kinds mix."""
 
     async def main() -> None:
-        with await asyncio.to_thread(sockact.takeover, path, WEB) as first:
+        with await asyncio.to_thread(leading, path, WEB) as first:
             address = first.sockets["web"].getsockname()
             async with sockact.aio.takeover(path, WEB) as second:
                 await second.ready()
@@ -219,6 +222,7 @@ def test_ready_fails_if_the_owner_does_not_answer(path: str) -> None:
 
     async def main() -> None:
         async with sockact.aio.takeover(path, WEB) as owner:
+            await owner.ready()
             release = threading.Event()
             owner.on_drain(lambda: None)
             async with sockact.aio.takeover(path) as taker:
@@ -236,6 +240,7 @@ def test_cancelled_while_the_owner_is_busy(path: str) -> None:
 
     async def main() -> None:
         async with sockact.aio.takeover(path, WEB) as owner:
+            await owner.ready()
             async with sockact.aio.takeover(path):
                 before = count_fds()
                 waiting = asyncio.ensure_future(_arrive(path))
@@ -404,7 +409,10 @@ def test_what_was_accepted_in_the_turn_of_the_stop_is_answered(path: str) -> Non
             begun.append(1)
             writer.close()
 
-        async with sockact.aio.takeover(path, WEB) as owner, sockact.aio.takeover(path) as taker:
+        async with contextlib.AsyncExitStack() as stack:
+            owner = await stack.enter_async_context(sockact.aio.takeover(path, WEB))
+            await owner.ready()
+            taker = await stack.enter_async_context(sockact.aio.takeover(path))
             served = await asyncio.start_server(serve, sock=owner.sockets["web"])
             owner.on_drain(lambda: sockact.aio.stop_accepting(served))
             address = owner.sockets["web"].getsockname()

@@ -477,6 +477,7 @@ class Tenure:
         self._enter(Phase.LEADING)
 
     def _alone(self) -> None:
+        self.remove_duty(ELDER)
         close_all(self._dropped)
         self._dropped = []
 

@@ -59,9 +59,10 @@ WEB = "web=tcp:127.0.0.1:0"
 
 
 def come(actor: Actor, path: str, *definitions: str, stream: bool = False, more: str = "") -> None:
-    """Have an actor take a path over, without getting ready."""
+    """Have an actor take a path over, without getting ready; the first one has nobody to wait for."""
     texts = ", ".join(repr(text) for text in (path, *definitions))
     actor.do(f"t = sockact.takeover({texts}, stream={stream}, timeout=10{more})")
+    actor.do("if t.generation == 1: t.ready()")
 
 
 def step_down(actor: Actor) -> None:
