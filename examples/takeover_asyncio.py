@@ -1,6 +1,6 @@
 """A web server on asyncio that a second copy of itself replaces without a lost request.
 
-    python examples/takeover_asyncio.py /tmp/hello.rv web=tcp:127.0.0.1:8080
+    python examples/takeover_asyncio.py /tmp/hello.rdv web=tcp:127.0.0.1:8080
 
 Run the same command again while it runs: the second one serves as soon as it is ready, and the
 first one ends when it has answered all that it had accepted. If the second one dies before that,
@@ -56,4 +56,7 @@ async def main(path: str, *definitions: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    if not sys.argv[2:]:
+        sys.exit(__doc__)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(*sys.argv[1:]))

@@ -1,6 +1,6 @@
 """A web server of plain sockets and threads that a second copy of itself replaces.
 
-    python examples/takeover_plain.py /tmp/hello.rv web=tcp:127.0.0.1:8080
+    python examples/takeover_plain.py /tmp/hello.rdv web=tcp:127.0.0.1:8080
 
 Run it again: the second copy serves as soon as it is ready, and the first ends when it is through.
 """
@@ -60,4 +60,7 @@ def main(path: str, *definitions: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if not sys.argv[2:]:
+        sys.exit(__doc__)
+    with contextlib.suppress(KeyboardInterrupt):
+        main(*sys.argv[1:])

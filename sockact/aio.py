@@ -1,13 +1,15 @@
 """The rendezvous for a program on asyncio: the calls of the package, to await.
 
-    async with sockact.aio.takeover("/run/app/app.rv", "web=tcp:8080") as t:
+    async with sockact.aio.takeover("/run/app/app.rdv", "web=tcp:8080") as t:
         server = await asyncio.start_server(serve, sock=t.sockets["web"], start_serving=False)
         t.on_drain(lambda: sockact.aio.stop_accepting(server))
         t.on_resume(lambda: sockact.aio.resume_accepting(server))
         await t.ready()
         await server.start_serving()
-        await t.wait_successor()
-        ...finish what was accepted
+        while await t.wait_successor():
+            ...finish what was accepted
+            if await t.wait_successor(0):  # else it has died meanwhile, and this one serves
+                break
 
 It is for asyncio alone, on its own event loops or on uvloop's; not for trio. Coming to a path
 blocks, so a thread does it; from then on everything runs in the thread of the loop, where a

@@ -635,7 +635,7 @@ def hold(
         BindError: A listener could not be opened; a former owner goes on.
         RendezvousError: As `sockact.takeover`.
     """
-    path = checked_path(path)
+    path = checked_path(path, trusted)
     reactor = Reactor()
     found = _find()
     holder: Holder | None = None

@@ -17,12 +17,12 @@ from sockact.rendezvous.messages import MESSAGES, Message, Op, Reason
 SENDERS = {
     "hello": "The client, once, before anything else.",
     "welcome": "The owner, in answer to hello.",
-    "request": "The client, once, after welcome.",
+    "request": "The client, once: right behind hello or after welcome, as said above.",
     "offer": "The giver: the owner after a get or a takeover, the client right behind a put."
     " In as many parts as it takes, none of them empty.",
     "accept": "The receiver, after the last part of the offer.",
-    "refuse": "The owner, at any time before accept, also before it has read anything, and when it"
-    " cannot store what was put; the client, in the place of accept.",
+    "refuse": "The owner, at any time before accept, also before it has read anything, when it"
+    " cannot store what was put, and when it ends; the client, in the place of accept.",
     "fds": "The giver, after accept, and after each ack but the last.",
     "ack": "The receiver, after each fds.",
     "adopted": "The receiver, after the last ack; for a put, when the set is where it will last.",
@@ -51,11 +51,12 @@ _COLUMN_TEXTS = {
     "inode": "st_ino of the file description.",
     "cookie": "SO_COOKIE of a socket; 0 if there is none.",
     "namespace": "SO_NETNS_COOKIE of a socket; 0 if there is none.",
-    "role": "Empty for what a program serves; else rendezvous, lock or owner, see TAKEOVER.",
+    "role": "Empty for what a program serves; else what it is for, see TAKEOVER.",
 }
 
 _REASON_TEXTS = {
-    Reason.BUSY: "Somebody is taking over, has taken over, or puts a set, at this moment.",
+    Reason.BUSY: "Not now: somebody is taking over, has taken over, or puts a set, or the owner is"
+    " not ready yet, or ends.",
     Reason.DENIED: "The client is a user who may not do that.",
     Reason.UNKNOWN_NAME: "Nothing that the client may get has that name, or there is nothing.",
     Reason.EXISTS: "There is a set of that name, and it was not to be replaced.",

@@ -40,7 +40,7 @@ address.
     "source",
     type=click.Path(readable=False),
     metavar="PATH",
-    help="Take what the owner or holder at this rendezvous has; open only what it has not.",
+    help="Get each socket from the owner or holder at this rendezvous, if there; open the rest.",
 )
 @rendezvous.options
 @click.option(

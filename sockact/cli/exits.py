@@ -23,7 +23,7 @@ MEANINGS = {
     UNAVAILABLE: "nobody answers at the rendezvous",
     SOFTWARE: "an error in sockact itself; SOCKACT_DEBUG=1 shows where",
     TEMPORARY: "the owner of the rendezvous was busy, or had no room, until the timeout",
-    NO_PERMISSION: "the owner of the rendezvous refuses this user, or is not to be trusted",
+    NO_PERMISSION: "no permission at the rendezvous, by its path or owner, or that is not trusted",
     CONFIG: "a socket unit is refused",
     NOT_EXECUTABLE: "the program exists but cannot be executed",
     NOT_FOUND: "there is no such program",

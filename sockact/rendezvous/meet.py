@@ -30,6 +30,8 @@ STREAM = _socket.SOCK_STREAM
 BACKLOG = 128
 WAIT_SECONDS = 0.02
 _PATH_MAX = 100  # sun_path has 108 bytes, on macOS 104
+_ABSTRACT_MAX = 107  # without the @
+_NAME_MAX = 80  # behind /proc/self/fd/N/, and with .new at its end
 
 
 def who_is(sock: _socket.socket) -> Who:
@@ -42,14 +44,21 @@ def who_is(sock: _socket.socket) -> Who:
     return Who(peer.uid, (peer.gid, *peer.groups), peer.pid)
 
 
-def checked_path(path: str) -> str:
+def checked_path(path: str, trusted: Sequence[int] = ()) -> str:
     """Return the path of a rendezvous in its final form, absolute and without links above it.
+
+    Args:
+        path: The path, or an abstract name with a leading ``@``, which is returned as it is.
+        trusted: Users who may own the path, and so its directory, besides root and this process's
+            own.
 
     Raises:
         PathInUseError: It is no place for a socket: a directory is missing, or others may write
-            there, and so could put a socket of theirs in the place of ours.
+            there, and so could put a socket of theirs in the place of ours; or it is too long.
     """
     if path.startswith("@"):
+        if (count := len(os.fsencode(path)) - 1) > _ABSTRACT_MAX:
+            raise PathInUseError(f"{path}: {count} bytes are too long for an abstract name")
         return path
     if not os.path.basename(path):
         raise PathInUseError(f"{path}: a rendezvous is the path of a socket, not a directory")
@@ -60,16 +69,29 @@ def checked_path(path: str) -> str:
             info = os.lstat(current)
         except OSError as error:
             raise PathInUseError(f"{path}: {current}: {error.strerror}") from None
-        _check_directory(path, current, info)
+        _check_directory(path, current, info, trusted)
         if current == "/":
-            return os.path.join(directory, os.path.basename(path))
+            return _short_enough(os.path.join(directory, os.path.basename(path)))
         current = os.path.dirname(current)
 
 
-def _check_directory(path: str, directory: str, info: os.stat_result) -> None:
+def _short_enough(path: str) -> str:
+    whole, name = len(os.fsencode(path)), len(os.fsencode(os.path.basename(path)))
+    if whole <= _PATH_MAX - len(".new"):
+        return path
+    if not os.path.isdir("/proc/self/fd"):
+        raise PathInUseError(f"{path}: {whole} bytes are too long for the path of a socket")
+    if name > _NAME_MAX:
+        raise PathInUseError(f"{path}: {name} bytes are too long for the name of a socket")
+    return path
+
+
+def _check_directory(
+    path: str, directory: str, info: os.stat_result, trusted: Sequence[int]
+) -> None:
     if not stat.S_ISDIR(info.st_mode):
         raise PathInUseError(f"{path}: {directory} is no directory")
-    if info.st_uid not in (0, os.geteuid()):
+    if info.st_uid not in (0, os.geteuid(), *trusted):
         raise PathInUseError(
             f"{path}: {directory} belongs to uid {info.st_uid}, who could put another socket there"
         )
@@ -125,7 +147,8 @@ def connect(path: str, deadline: float, *, trusted: Sequence[int] = ()) -> _sock
         owner = who_is(sock)
         if not trusts(owner, os.geteuid(), overflow_uid(), trusted):
             nobody = nameless(owner, overflow_uid())
-            but = nobody or f", not by root or uid {os.geteuid()}"
+            own = os.geteuid()
+            but = nobody or ", not by root" + (f" or uid {own}" if own else "")
             raise UntrustedOwnerError(f"{path}: is owned by {owner}{but}; nothing was asked")
     except BaseException:
         sock.close()

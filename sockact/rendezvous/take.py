@@ -195,7 +195,7 @@ def _ask(
 ) -> Asking:
     """Make a request, again and again while the owner is busy, and return it when it is done."""
     deadline = time.monotonic() + timeout
-    path = checked_path(path)
+    path = checked_path(path, trusted)
     reactor = Reactor()
     busy: RefusedError | None = None
     try:
@@ -240,6 +240,7 @@ def take(
 
     Raises:
         OwnerNotFoundError: Nobody answers there.
+        PathInUseError: Others may write to a directory of the path, or no socket stands there.
         UntrustedOwnerError: The one who does is not to be trusted.
         RefusedError: There is no such name, or not for us; or there is no room for so many.
         RendezvousError: It came to nothing in another way. Nothing stays open.
@@ -285,6 +286,7 @@ def put(
 
     Raises:
         OwnerNotFoundError: Nobody answers there.
+        PathInUseError: Others may write to a directory of the path, or no socket stands there.
         UntrustedOwnerError: The one who does is not to be trusted.
         RefusedError: It is no holder, the name is in use, or it has no room.
         RendezvousError: It came to nothing in another way; the holder has nothing of it.
@@ -305,6 +307,7 @@ def drop(path: str, *names: str, timeout: float = TIMEOUT, trusted: Sequence[int
 
     Raises:
         OwnerNotFoundError: Nobody answers there.
+        PathInUseError: Others may write to a directory of the path, or no socket stands there.
         UntrustedOwnerError: The one who does is not to be trusted.
         RefusedError: It is no holder, or has no such set; then none is dropped.
         RendezvousError: It came to nothing in another way.
@@ -323,6 +326,7 @@ def holdings(path: str, *, timeout: float = TIMEOUT, trusted: Sequence[int] = ()
 
     Raises:
         OwnerNotFoundError: Nobody answers there.
+        PathInUseError: Others may write to a directory of the path, or no socket stands there.
         UntrustedOwnerError: The one who does is not to be trusted.
         RendezvousError: It came to nothing in another way.
     """

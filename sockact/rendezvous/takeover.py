@@ -112,7 +112,7 @@ def arrive(
         TakeoverAbortedError: The owner broke it off; it goes on serving.
         RendezvousError: It came to nothing in another way.
     """
-    path = checked_path(path)
+    path = checked_path(path, trusted)
     deadline = time.monotonic() + timeout
     busy: RefusedError | None = None
     while True:
@@ -322,12 +322,16 @@ class Tenure:
         self.estate.duties = Manifest([*manifest, entry]), (*handles, handle)
 
     def remove_duty(self, role: str) -> None:
-        """Close what goes along in that role."""
+        """Pass nothing on in that role any more.
+
+        What went along is closed, unless a taker is just getting it: then when the tenure ends.
+        """
         manifest, handles = self.estate.duties
         kept = [i for i, entry in enumerate(manifest) if entry.role != role]
-        for i in set(range(len(handles))) - set(kept):
-            self._duties.remove(handles[i])
-            handles[i].close()
+        if self.estate.phase in (Held.STARTING, Held.OWNING):
+            for i in set(range(len(handles))) - set(kept):
+                self._duties.remove(handles[i])
+                handles[i].close()
         self.estate.duties = manifest.select(kept), tuple(handles[i] for i in kept)
 
     @property

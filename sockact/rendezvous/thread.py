@@ -109,7 +109,9 @@ class Rendezvous:
             raise RendezvousError("the rendezvous was closed")
 
     def wait_successor(self, timeout: float | None = None) -> bool:
-        """Wait until a successor serves; then drain, and `close`.
+        """Wait until a successor serves; then finish what was accepted, and `close`.
+
+        Once more after that, with a timeout of 0, it says whether the successor is still there.
 
         Args:
             timeout: Seconds to wait at most; None for ever.

@@ -173,12 +173,39 @@ def test_a_directory_of_another_user(short_dir: Path, path: str) -> None:
         sockact.takeover(path, WEB)
 
 
+@needs_root
+def test_a_directory_of_a_user_who_is_trusted(short_dir: Path, path: str) -> None:
+    """Who may own the path may own its directory, as the RuntimeDirectory= of a service's user."""
+    short_dir.chmod(0o755)
+    os.chown(short_dir, ANOTHER_UID, -1)
+    with pytest.raises(PathInUseError, match=f"belongs to uid {ANOTHER_UID}"):
+        sockact.holdings(path)
+    with actors(ANOTHER_UID, before=LOADED) as (other,):
+        other.do(f"keep = sockact.takeover({path!r}, {WEB!r})\nkeep.ready()")
+        assert [one.entry.name for one in sockact.holdings(path, trusted=[ANOTHER_UID])] == ["web"]
+
+
 @pytest.mark.parametrize("end", ["missing/r", "file/r", "", "dir/"])
 def test_no_place_for_a_socket(short_dir: Path, end: str) -> None:
     """A missing directory, a file in the place of one, and a directory are told from each other."""
     (short_dir / "file").write_text("")
     with pytest.raises(PathInUseError, match=r"No such file|no directory|not a directory"):
         sockact.takeover(f"{short_dir}/{end}", WEB)
+
+
+@pytest.mark.parametrize("start", ["", "@"])
+def test_a_name_that_is_too_long(short_dir: Path, start: str) -> None:
+    """It is told at once, by whoever needs the path; a long directory does no harm."""
+    name = "x" * 108
+    path = f"@{name}" if start else f"{short_dir}/{name}"
+    with pytest.raises(PathInUseError, match="bytes are too long"):
+        sockact.takeover(path, WEB)
+    with pytest.raises(PathInUseError, match="bytes are too long"):
+        sockact.take(path)
+    if os.path.isdir("/proc/self/fd"):
+        deep = short_dir / name
+        deep.mkdir()
+        sockact.takeover(f"{deep}/{'x' * 80}", WEB).close()
 
 
 def test_links_above_are_resolved(short_dir: Path) -> None:

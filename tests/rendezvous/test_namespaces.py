@@ -188,11 +188,15 @@ def test_an_owner_that_is_killed_is_noticed_in_another_pid_namespace(path: str, 
     """Its pidfd works there: the taker, who has everything, serves."""
     commands = (PID if where == "owner" else (), PID if where == "taker" else ())
     with inside(*commands) as (old, new):
-        old.do(f"t = sockact.takeover({path!r}, 'web=tcp:127.0.0.1:8080'); t.ready()")
-        new.do(f"t = sockact.takeover({path!r}, 'web=tcp:127.0.0.1:8080')")
+        old.do(f"t = sockact.takeover({path!r}, 'web=tcp:127.0.0.1:0'); t.ready()")
+        new.do(f"t = sockact.takeover({path!r}, 'web=tcp:127.0.0.1:0')")
         if where == "taker":
-            # The child has the connection open, so nothing but the pidfd tells.
-            child = old.number("os.fork() or signal.pause()")
+            # A child has the connection open, so nothing but the pidfd tells.
+            old.do(
+                "import subprocess; talk = next(iter(t._tenure._owner._talks))\n"
+                "child = subprocess.Popen(['sleep', '60'], pass_fds=[talk.socket.fileno()])"
+            )
+            child = old.number("child.pid")
         old.kill()
         new.do("t.ready(20)")
         assert new.ask("[t.generation, t.phase]") == [2, "is the owner"]
