@@ -1,6 +1,7 @@
 """``sockact hold``: keep sets of sockets for other processes."""
 
 import errno
+import gc
 from typing import Any
 
 import click
@@ -41,6 +42,7 @@ def command(**given: Any) -> None:
     rule = rendezvous.rule_out_of(given)
     trusted = rendezvous.uids(given["owners"])
     units = chosen.load("hold")
+    gc.enable()  # a launcher lives without a collector, but a holder lives for years
     try:
         sockact.hold(
             given["path"],
