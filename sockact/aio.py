@@ -178,6 +178,7 @@ class Rendezvous:
         self._tenure = tenure
         self._waiters: list[asyncio.Future[None]] = []
         self._ended = False
+        self._pid = os.getpid()
         tenure.watch(self._note)
         self._drive = _Drive(reactor)
 
@@ -252,8 +253,12 @@ class Rendezvous:
             self._drive.schedule()
         ends = (Phase.LEADING, Phase.STOPPED, Phase.DRAINING, Phase.FAILED, Phase.CLOSED)
         if not await self._wait(ends, timeout):
-            await self.close()
-            raise TakeoverAbortedError("the former owner did not commit in time")
+            while self._tenure.undecided:
+                await self._change()
+            self._tenure.withdraw()
+            if self._tenure.phase is Phase.FAILED:
+                await self.close()
+                raise TakeoverAbortedError(self._tenure.failure)
         self._check()
         if self._tenure.phase is Phase.CLOSED:
             raise RendezvousError("the rendezvous was closed")
@@ -295,7 +300,13 @@ class Rendezvous:
         even if this is cancelled.
         """
         cancelled: asyncio.CancelledError | None = None
-        while self._tenure.phase is Phase.STOPPED:
+        if os.getpid() != self._pid:
+            # In a forked child only its copies of the sockets are its own.
+            self._ended = True
+            self.sockets.leave()
+            return
+        self._tenure.catch_up()
+        while self._tenure.undecided:
             try:
                 await self._change()
             except asyncio.CancelledError as error:

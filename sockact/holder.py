@@ -14,6 +14,7 @@ import signal
 import stat
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import attrs
 
@@ -316,6 +317,7 @@ class Holder(Tenure):
             self._name(handles)
             self._fd_store.add({self._names[handle.fileno()]: handle for handle in handles})
             self.add_set(name, manifest, handles, rule)
+            self._widen()
             self._remember()
         except BaseException:
             if old:
@@ -326,7 +328,6 @@ class Holder(Tenure):
             raise
         if old:
             self._forget(old.handles)
-        self._widen()
         self._say(f"{name}: {_count(len(handles))} put")
 
     def drop(self, names: Sequence[str]) -> None:
@@ -336,6 +337,11 @@ class Holder(Tenure):
                 self._remember()
                 self._forget(held.handles)
                 self._say(f"{name}: {_count(len(held.handles))} dropped")
+
+    def resume(self, why: str) -> None:
+        """Hold again, and tell the administrator."""
+        super().resume(why)
+        self._say(f"goes on: {why}")
 
     def trouble(self, who: Who, text: str) -> None:
         """Tell the administrator."""
@@ -564,16 +570,14 @@ def _begin(
     )
     if was_there and not restored and not arrival.asking:
         say(f"{path}: its owner has died, and what that alone held is lost")
-    # What the former owner remembers, if it is a holder; else what this one did.
-    states, arrival.state = arrival.state, []
-    told = _newest(states)
-    close_all(states)
-    manifest, handles, arrival.handles = arrival.manifest, arrival.handles, ()
-    for line in elsewhere(manifest):
-        warn(f"{path}: {line}")
-    memory = None if arrival.asking else found.memory
-    latest = memory or told
     try:
+        # What the former owner remembers, if it is a holder; else what this one did.
+        told = _newest(arrival.state)
+        close_all(arrival.state)
+        memory = None if arrival.asking else found.memory
+        latest = memory or told
+        for line in elsewhere(arrival.manifest):
+            warn(f"{path}: {line}")
         holder = Holder(
             reactor,
             arrival,
@@ -583,12 +587,13 @@ def _begin(
             serial=latest.serial if latest else 0,
             stored=found.names,
         )
-    except BaseException:
-        close_all(handles)
+    except BaseException as error:
+        arrival.abandon(str(error))
         raise
     opened = SocketSet()
     try:
-        _add_taken(holder, manifest, handles, told)
+        handles, arrival.handles = arrival.handles, ()
+        _add_taken(holder, arrival.manifest, handles, told)
         for one in memory.sets if memory else ():
             holder.add_stored(one, found.stored)
         passed, found.passed = found.passed, []
@@ -637,16 +642,19 @@ def hold(
     """
     path = checked_path(path, trusted)
     reactor = Reactor()
-    found = _find()
+    found = _Found()
     holder: Holder | None = None
     ended: list[int] = []
+    before: dict[int, Any] = {}
 
     def end(number: int, _frame: object) -> None:
         ended.append(number)
         reactor.post(lambda: None)
 
-    before = {number: signal.signal(number, end) for number in _SIGNALS}
     try:
+        for one in _SIGNALS:
+            before[one] = signal.signal(one, end)
+        found = _find()
         options = Options(timeout=timeout, trusted=tuple(trusted), stream=stream)
         holder, opened = _begin(
             reactor,
@@ -677,7 +685,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 def _serve(reactor: Reactor, holder: Holder, ended: Sequence[int], say: Say) -> None:
     holder.ready()
     told = False
-    while not ended and holder.phase not in (Phase.DRAINING, Phase.FAILED):
+    while not ended and not _is_over(holder):
         if holder.owns and not told:
             told = True
             count = sum(len(held.handles) for held in holder.estate.sets.values())
@@ -693,6 +701,12 @@ def _serve(reactor: Reactor, holder: Holder, ended: Sequence[int], say: Say) -> 
         raise TakeoverAbortedError(holder.failure)
     if holder.phase is Phase.DRAINING:
         say(f"{holder.successor} has taken over")
+
+
+def _is_over(holder: Holder) -> bool:
+    if holder.phase is Phase.DRAINING:
+        holder.resolve()  # a successor that is dead by now has nothing
+    return holder.phase in (Phase.DRAINING, Phase.FAILED)
 
 
 def _end(holder: Holder, opened: SocketSet) -> None:

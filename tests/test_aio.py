@@ -235,6 +235,26 @@ def test_ready_fails_if_the_owner_does_not_answer(path: str) -> None:
     go(main)
 
 
+def test_a_forked_child_closes_its_copies_alone(path: str) -> None:
+    """Its close() leaves the loop and the path of its parent alone."""
+
+    async def main() -> None:
+        async with sockact.aio.takeover(path, WEB) as owner:
+            await owner.ready()
+            pid = os.fork()
+            if not pid:
+                with contextlib.suppress(BaseException):
+                    await owner.close()
+                    os._exit(0 if owner.sockets.entry("web").closed else 2)
+                os._exit(1)
+            assert os.waitpid(pid, 0)[1] == 0
+            async with sockact.aio.takeover(path, WEB) as taker:
+                await taker.ready()
+                assert await owner.wait_successor(SECONDS)
+
+    go(main)
+
+
 def test_cancelled_while_the_owner_is_busy(path: str) -> None:
     """The wait ends at once; what its thread takes later is given back."""
 

@@ -22,6 +22,7 @@ from sockact.rendezvous.actions import (
 from sockact.rendezvous.machine import Side, text_of
 from sockact.rendezvous.manifest import Manifest
 from sockact.rendezvous.messages import (
+    ENTRIES_MAX,
     FDS_MAX,
     VERSION,
     Abort,
@@ -102,6 +103,7 @@ class ClientSide(Side[ClientState, H]):
         self._request = request
         self._hello = hello or Hello(1, VERSION)
         self._give = give
+        self._listed_rows = 0
         self._led = False
         self._released = False
         # Who speaks one version need not wait to learn which one it is; it saves a round trip.
@@ -166,6 +168,9 @@ class ClientSide(Side[ClientState, H]):
         return self._moved(message, now)
 
     def _listed(self, listing: Listing, now: float) -> list[Action]:
+        self._listed_rows += len(listing.entries)
+        if self._listed_rows > ENTRIES_MAX:
+            raise BrokenError(f"{self._listed_rows} descriptors are too many", Reason.LIMIT)
         self._move(Event.LIST_PART if listing.more else Event.LISTING, now)
         return [Listed(listing)] if listing.more else [Listed(listing), Succeeded(), Close()]
 

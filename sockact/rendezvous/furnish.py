@@ -78,7 +78,7 @@ class _Furnished:
                 made.node(path)
 
         def remove() -> None:
-            if tenure.has_led:
+            if tenure.has_led and not tenure.failure:
                 made.remove(directories=False)
 
         self.sockets.on_close(remove, only_if_discarded=False)

@@ -84,14 +84,15 @@ def read(data: bytes) -> Memory | None:
                 int(found["serial"]),
                 tuple(map(_set, found["sets"])),
             )
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             continue
     return None
 
 
 def _set(found: dict[str, object]) -> Remembered:
     fds = found["fds"]
-    assert isinstance(fds, list)
+    if not isinstance(fds, list):
+        raise TypeError("no list")
     return Remembered(
         str(found["name"]),
         Rule(_ints(found["uids"]), _ints(found["gids"])),

@@ -30,7 +30,7 @@ from sockact.rendezvous.actions import (
 from sockact.rendezvous.estate import Estate, Phase
 from sockact.rendezvous.manifest import Manifest
 from sockact.rendezvous.meet import who_is
-from sockact.rendezvous.messages import Listing, Reason, Refuse
+from sockact.rendezvous.messages import FDS_MAX, Listing, Reason, Refuse
 from sockact.rendezvous.owner import OwnerSide
 from sockact.rendezvous.policy import Rule, Who, nameless
 from sockact.rendezvous.react import READ, Reactor
@@ -107,6 +107,19 @@ def _open_count() -> int:
     directory = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
     # Linux 6.2 and later tell the number as the size; to list thousands takes a millisecond.
     return os.stat(directory).st_size or len(os.listdir(directory))
+
+
+def _most_for_others() -> int:
+    """Return how many descriptors may be under way at a time to one who may only get some.
+
+    All that this user has sent and nobody has read yet may not be more than RLIMIT_NOFILE (unix(7),
+    ETOOMANYREFS). Others, who need not read, get half of that together, so that they cannot keep
+    a takeover from its descriptors.
+    """
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return FDS_MAX
+    return max(1, min(FDS_MAX, soft // 2 // (CONNECTIONS_MAX - CONNECTIONS_KEPT)))
 
 
 def _who(talk: Talk) -> Who | None:
@@ -191,7 +204,14 @@ class Owner:
         except OSError:
             sock.close()
             return
-        side = OwnerSide(self._estate, who, time.monotonic(), identify=identify, drain=self._drain)
+        side = OwnerSide(
+            self._estate,
+            who,
+            time.monotonic(),
+            identify=identify,
+            drain=self._drain,
+            most=FDS_MAX if self._estate.policy.may_manage(who) else _most_for_others(),
+        )
         talk = Talk(
             self._reactor,
             connection,
@@ -318,6 +338,11 @@ class Owner:
         """Read what the successor has said already: perhaps its end."""
         if self._successor:
             self._successor.catch_up()
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the successor may be dead."""
+        return self._successor is not None and self._successor.in_doubt
 
     @property
     def taker(self) -> _socket.socket | None:

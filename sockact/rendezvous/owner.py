@@ -102,7 +102,14 @@ class OwnerSide(Side[OwnerState, H]):
     _peer = "the client"
 
     def __init__(
-        self, estate: Estate[H], who: Who, now: float, *, identify: Identify[H], drain: float = 0.0
+        self,
+        estate: Estate[H],
+        who: Who,
+        now: float,
+        *,
+        identify: Identify[H],
+        drain: float = 0.0,
+        most: int = FDS_MAX,
     ) -> None:
         """Wait for Hello.
 
@@ -112,12 +119,13 @@ class OwnerSide(Side[OwnerState, H]):
             now: The time, in seconds of any clock that only goes forward.
             identify: Tells what a handle is.
             drain: Seconds that a drain may last; 0 for ever.
+            most: Descriptors that it is given in one message at most.
         """
         self.who = who
         self._estate = estate
         self._drain = drain
         self._request = Request(Op.GET)
-        self._most = FDS_MAX
+        self._most = most
         self._putting: str | None = None
         self._handing = False
         super().__init__(OwnerState.GREETING, now, identify)
@@ -197,7 +205,7 @@ class OwnerSide(Side[OwnerState, H]):
         refusal = _unsupported(hello, offers)
         if refusal:
             return self.refuse(refusal.reason, refusal.text, now)
-        self._most = min(FDS_MAX, hello.fds or 1)
+        self._most = min(self._most, hello.fds or 1)
         return [Send(Welcome(VERSION, offers, self._estate.generation))]
 
     def _asked(self, request: Request, now: float) -> list[Action]:

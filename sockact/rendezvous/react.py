@@ -80,20 +80,26 @@ class Reactor:
 
         Once the reactor is closed this does nothing.
         """
-        if self._closed:
-            return  # the number of the pipe may be somebody else's by now
-        self._posted.append(callback)
-        try:
+        if not self._closed:
+            self._posted.append(callback)
+            self._wake()
+
+    def _wake(self) -> None:
+        # Another thread may have closed it just now: then there is no number to write to, because
+        # that may be somebody else's by now.
+        with contextlib.suppress(OSError):  # EAGAIN: it is about to wake anyhow
             os.write(self._waker, b"x")
-        except BlockingIOError:
-            return  # it is about to wake anyhow
 
     def _run_posted(self) -> None:
         with contextlib.suppress(BlockingIOError):  # a nested step may have read it
             os.read(self._woken, 4096)
-        for _ in range(len(self._posted)):  # what these post is for the next step
-            if self._posted:
-                self._posted.popleft()()
+        try:
+            for _ in range(len(self._posted)):  # what these post is for the next step
+                if self._posted:
+                    self._posted.popleft()()
+        except BaseException:
+            self._wake()  # for those behind the one that failed
+            raise
 
     def timeout(self) -> float | None:
         """Return the seconds until something is due; None if nothing is."""
@@ -123,8 +129,9 @@ class Reactor:
         if not self._closed:
             self._closed = True
             self._selector.close()
+            waker, self._waker = self._waker, -1
             os.close(self._woken)
-            os.close(self._waker)
+            os.close(waker)
 
 
 def _pipe() -> tuple[int, int]:

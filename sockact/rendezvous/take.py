@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import attrs
 
@@ -95,7 +96,11 @@ class Asking:
             request, time.monotonic(), identify=identify, give=give, hello=hello
         )
         self.talk = Talk(reactor, connection, self.side, self._act, self._closed)
-        self.talk.perform(self.side.start())
+        try:
+            self.talk.perform(self.side.start())
+        except BaseException:
+            self.talk.close()
+            raise
 
     def _act(self, action: Action) -> None:
         if self.finished and self.then:
@@ -215,8 +220,12 @@ def _ask(
                     raise busy from error
                 raise
             else:
-                while not asking.talk.closed and time.monotonic() < deadline:
-                    reactor.step(deadline - time.monotonic())
+                try:
+                    while not asking.talk.closed and time.monotonic() < deadline:
+                        reactor.step(deadline - time.monotonic())
+                except BaseException:
+                    close_all(asking.release())
+                    raise
                 return asking
             finally:
                 asking.talk.close()
@@ -253,11 +262,9 @@ def take(
 
 def as_set(names: Sequence[str], handles: Sequence[OwnedFd]) -> SocketSet:
     """Return handles as a socket set, which takes them over."""
-    entries = []
-    for name, handle in zip(names, handles, strict=True):
-        assert isinstance(handle, NamedSocket)  # so each came: a new object for each of thousands
-        handle.name = name
-        entries.append(handle)
+    entries = cast("Sequence[NamedSocket]", handles)  # so they came: no new object for thousands
+    for name, entry in zip(names, entries, strict=True):
+        entry.name = name
     return SocketSet(entries)
 
 
@@ -289,7 +296,8 @@ def put(
         PathInUseError: Others may write to a directory of the path, or no socket stands there.
         UntrustedOwnerError: The one who does is not to be trusted.
         RefusedError: It is no holder, the name is in use, or it has no room.
-        RendezvousError: It came to nothing in another way; the holder has nothing of it.
+        RendezvousError: It came to nothing in another way. The holder has nothing of it, unless
+            only its answer was lost, or late.
     """
     manifest = manifest_of([(entry.name, entry) for entry in sockets], name)
     request = Request(Op.PUT, (name,), uids=tuple(users), gids=tuple(groups), replace=replace)

@@ -12,10 +12,10 @@ around it (`sockact.rendezvous.thread`, `sockact.aio`).
 import enum
 import errno
 import os
+import socket as _socket
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from sockact.errors import (
     OwnerNotFoundError,
@@ -32,7 +32,7 @@ from sockact.rendezvous.actions import Action, Alone, Failed, Lead, StepDown
 from sockact.rendezvous.estate import Estate, HeldSet
 from sockact.rendezvous.estate import Phase as Held
 from sockact.rendezvous.manifest import Entry, Manifest
-from sockact.rendezvous.meet import SEQPACKET, WAIT_SECONDS, Place, checked_path
+from sockact.rendezvous.meet import SEQPACKET, WAIT_SECONDS, Place, checked_path, connect
 from sockact.rendezvous.messages import Op, Request
 from sockact.rendezvous.offer import Owner
 from sockact.rendezvous.policy import Policy, Rule, Who
@@ -40,9 +40,6 @@ from sockact.rendezvous.react import Reactor
 from sockact.rendezvous.tables import ClientState
 from sockact.rendezvous.take import Asking, NoRoomError
 from sockact.rendezvous.talk import close_all
-
-if TYPE_CHECKING:
-    import socket as _socket
 
 LISTENER, LOCK, OWNER, STATE = "rendezvous", "lock", "owner", "state"
 TURN, ELDER = "turn", "elder"
@@ -177,12 +174,13 @@ def _taken(
     *,
     take: bool,
 ) -> Arrival:
+    if not take:
+        connect(path, deadline, trusted=trusted).close()
+        raise PathInUseError(
+            f"{path}: has an owner; take over from it, or use another path", errno.EBUSY
+        )
     asking = Asking(reactor, path, request, deadline, trusted=trusted)
     try:
-        if not take:
-            raise PathInUseError(
-                f"{path}: has an owner; take over from it, or use another path", errno.EBUSY
-            )
         asking.run(reactor, deadline)
     except TakeoverAbortedError:
         asking.abandon("failed")
@@ -190,25 +188,36 @@ def _taken(
             raise _OwnerDiedError from None
         raise
     except BaseException:
-        asking.abandon("failed" if take else "wanted the path, and found it owned")
+        asking.abandon("failed")
         raise
     arrival = Arrival(Place(path, None), asking)
-    _sort(arrival, asking)
+    handles = asking.release()
+    try:
+        _sort(arrival, asking, handles)
+    except BaseException as error:
+        arrival.abandon(str(error))
+        close_all(handles)
+        if isinstance(error, OSError) and not isinstance(error, RendezvousError):
+            text = f"{path}: the owner passed on what cannot be used: {error.strerror}"
+            raise TakeoverAbortedError(text) from error
+        raise
     return arrival
 
 
-def _sort(arrival: Arrival, asking: Asking) -> None:
+def _sort(arrival: Arrival, asking: Asking, handles: Sequence[OwnedFd]) -> None:
     """Separate the duties from the sets."""
-    manifest, handles = asking.manifest, asking.release()
+    manifest = asking.manifest
     roles = manifest.column("role")
     sets = [i for i, role in enumerate(roles) if not role]
     for i, role in enumerate(roles):
         if role == LISTENER and arrival.listener is None:
             arrival.listener = borrowed(handles[i].fileno())
             handles[i].release()
+            if not arrival.listener.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN):
+                raise OSError(errno.EINVAL, "its rendezvous socket does not listen")
         elif role == LOCK and arrival.place.lock is None:
             arrival.place.lock = handles[i]
-        elif role == OWNER:
+        elif role == OWNER and not asking.talk.process:
             asking.talk.watch_process(handles[i])
         elif role in (TURN, ELDER) and role not in arrival.turns:
             arrival.turns[role] = handles[i]
@@ -219,7 +228,6 @@ def _sort(arrival: Arrival, asking: Asking) -> None:
     arrival.manifest = manifest.select(sets)
     arrival.handles = tuple(handles[i] for i in sets)
     if arrival.listener is None:
-        arrival.abandon("there is no listener")
         path = arrival.place.path
         raise TakeoverAbortedError(f"{path}: the owner did not pass its rendezvous listener on")
 
@@ -293,7 +301,7 @@ class Tenure:
             if TURN in arrival.turns:
                 self.add_duty(ELDER, arrival.turns.pop(TURN))
         except BaseException:
-            close_all(self._duties)
+            close_all([*self._duties, *([self._elder] if self._elder else [])])
             self._listener.close()
             self._place.close()
             raise
@@ -350,6 +358,13 @@ class Tenure:
         return bool(self._asking and self._asking.side.state is ClientState.COMMITTED)
 
     @property
+    def undecided(self) -> bool:
+        """Whether it will be known within seconds, but is not yet, who serves."""
+        if self._owner and self.estate.phase is Held.DRAINING:  # it may have to take back
+            return self._owner.in_doubt
+        return self.phase is Phase.STOPPED or self._commits
+
+    @property
     def predecessor_drains(self) -> bool:
         """Whether there is a former owner that has not finished."""
         return bool(self._asking and not self._asking.talk.closed)
@@ -398,6 +413,23 @@ class Tenure:
             self.estate.phase = Held.OWNING
             self._enter(Phase.LEADING)
 
+    def withdraw(self) -> None:
+        """Take the vote back, unless the owner has counted it; the phase tells what came of it."""
+        self.resolve()
+        if self._asking and self.phase in (Phase.PENDING, Phase.VOTED):
+            self._asking.abandon("the former owner did not commit in time")
+
+    def catch_up(self) -> None:
+        """Hear what a successor has said already: perhaps its end."""
+        if self._owner:
+            self._owner.catch_up()
+
+    def resolve(self) -> None:
+        """Wait until it is known who serves, for some seconds at most."""
+        self.catch_up()
+        while self.undecided:
+            self._reactor.step(None)
+
     def close(self, why: str = "the program ends") -> None:
         """End it, according to where it stands; a second time does nothing.
 
@@ -406,11 +438,7 @@ class Tenure:
         """
         if self.phase is Phase.CLOSED:
             return
-        while self.phase is Phase.STOPPED or self._commits:
-            # Whose it is will be known within seconds; until then nobody may give it up.
-            self._reactor.step(None)
-        if self._owner:
-            self._owner.catch_up()
+        self.resolve()  # until it is known whose it is, nobody may give it up
         succeeded = self.was_succeeded = self.phase is Phase.DRAINING
         if self._owner:
             if succeeded:
@@ -526,6 +554,7 @@ class Tenure:
         manifest, handles = self.estate.duties
         turn = handles[[entry.role for entry in manifest].index(TURN)]
         if not _claim(turn):
+            _call(self._changed)  # whoever waits until it is decided
             return False
         self.remove_duty(TURN)
         self.add_duty(TURN, _new_turn())
@@ -596,7 +625,7 @@ def _call(callbacks: Sequence[Callable[[], object]]) -> None:
     for callback in callbacks:
         try:
             callback()
-        except Exception:
+        except (Exception, SystemExit):
             import logging  # noqa: PLC0415 - a takeover goes on whatever a program's callback does
 
             logging.getLogger("sockact").exception("a callback of a takeover failed")

@@ -107,8 +107,12 @@ class Connection:
         if len(self._out) >= _QUEUE_MAX:
             raise OSError(errno.EMSGSIZE, "the peer does not read what it is sent")
         copies: list[OwnedFd] = []
+        try:
+            copies.extend(OwnedFd(os.dup(number)) for number in numbers)
+        except BaseException:
+            close_all(copies)
+            raise
         self._out.append((payload, copies))
-        copies += [OwnedFd(os.dup(number)) for number in numbers]
 
     def flush(self) -> None:
         """Send what is queued, as far as the kernel takes it.
@@ -222,6 +226,11 @@ class Talk:
     def socket(self) -> _socket.socket:
         """The connection's socket."""
         return self._connection.sock
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the connection has ended, and it is not known yet whether the peer is dead."""
+        return self._lost_at is not None and not self.closed
 
     @property
     def process(self) -> OwnedFd | None:

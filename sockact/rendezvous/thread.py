@@ -13,6 +13,7 @@ from sockact.rendezvous.takeover import Phase, Tenure
 from sockact.sockets.socketset import SocketSet
 
 _PAUSE_SECONDS = 0.1
+_DECISION_SECONDS = 10.0
 
 
 class Rendezvous:
@@ -43,6 +44,14 @@ class Rendezvous:
             self._changed.notify_all()
 
     def _run(self) -> None:
+        try:
+            self._answer()
+            # `close` may have been kept from that, by a callback, until it gave up.
+            self._tenure.close()
+        finally:
+            self._reactor.close()
+
+    def _answer(self) -> None:
         while not self._stopping:
             try:
                 self._reactor.step(None)
@@ -101,8 +110,10 @@ class Rendezvous:
         self._reactor.post(self._tenure.ready)
         ends = (Phase.LEADING, Phase.STOPPED, Phase.DRAINING, Phase.FAILED, Phase.CLOSED)
         if not self._wait(ends, timeout):
-            self.close()
-            raise TakeoverAbortedError("the former owner did not commit in time")
+            self._reactor.post(self._tenure.withdraw)
+            if not self._wait(ends, _DECISION_SECONDS) or self._phase is Phase.FAILED:
+                self.close()
+                raise TakeoverAbortedError("the former owner did not commit in time")
         if self._phase is Phase.FAILED:
             raise TakeoverAbortedError(self._tenure.failure)
         if self._phase is Phase.CLOSED:
@@ -127,14 +138,15 @@ class Rendezvous:
             raise TakeoverAbortedError(self._tenure.failure)
         return found and self._phase is Phase.DRAINING
 
-    def close(self, timeout: float = 10.0) -> None:
+    def close(self, timeout: float = _DECISION_SECONDS) -> None:
         """End it; a second time does nothing.
 
         Before `ready` the former owner goes on as if nobody had asked. With a successor this says
         that the drain is over. Otherwise the sockets are closed and the path is removed.
 
         Args:
-            timeout: Seconds to wait for a takeover that is being committed at this moment.
+            timeout: Seconds to wait for a takeover that is being committed at this moment, or for
+                a callback that has not returned. When it has, the rest is closed.
         """
         if self._stopping:
             return
@@ -147,14 +159,14 @@ class Rendezvous:
             raise RendezvousError("close() cannot be called by a callback; set an event instead")
         undo = self._phase in (Phase.PENDING, Phase.VOTED, Phase.FAILED)
         self._reactor.post(self._tenure.close)
-        self._wait((Phase.CLOSED,), timeout)
+        closed = self._wait((Phase.CLOSED,), timeout)
         self._stopping = True
         self._reactor.post(lambda: None)
-        self._thread.join()
-        self._reactor.close()
+        if closed:
+            self._thread.join()
         if undo:
             self.sockets.discard()
-        elif self._tenure.was_succeeded:
+        elif self._tenure.was_succeeded or not closed:
             self.sockets.leave()
         else:
             self.sockets.close()

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+import sockact
 from sockact.cli import exits
+from sockact.rendezvous.messages import Accept, Ack, Adopted, Committed, Op, Ready
 from tests.cli.holders import WEB, as_user, holder, listed, port_of, run_as, said_until
 from tests.helpers import SECONDS, SOCKACT, run, running
+from tests.rendezvous.peers import Wire
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -240,3 +243,44 @@ def test_the_owner_must_be_believed() -> None:
         assert "uid 12345, not by root" in done.stderr
         done = run_as(54321, "get", name, "--owner", "12345", "--", "/bin/true")
         assert done.returncode == exits.OK, done.stderr
+
+
+def test_a_successor_that_is_lost_at_once_is_none(short_dir: Path) -> None:
+    """The holder goes on with everything, unless it was told to let go."""
+    path = f"{short_dir}/r"
+    with holder(path, *WEB) as process:
+        port = port_of(path)
+        wire = Wire(path)
+        assert wire.ask(Op.TAKEOVER, patience=5.0).TYPE == "offer"
+        wire.say(Accept())
+        taken = wire.hear()[1]
+        for message in (Ack(len(taken)), Adopted(), Ready()):
+            wire.say(message)
+        assert wire.hear()[0].TYPE == "commit"
+        wire.say(Committed())
+        wire.close()
+        for number in taken:
+            os.close(number)
+        said_until(process, "goes on")
+        assert port_of(path) == port
+
+
+def test_memory_and_descriptors_stay_flat(short_dir: Path) -> None:
+    """Hundreds of sets may come and go."""
+    path = str(short_dir / "r")
+
+    def come_and_go(times: int) -> tuple[int, int]:
+        for _ in range(times):
+            with sockact.listen("a=tcp:127.0.0.1:0", "b=udp:127.0.0.1:0") as sockets:
+                sockact.put(path, "x", sockets, replace=True)
+            sockact.take(path, "x").close()
+            sockact.holdings(path)
+        status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+        memory = next(int(line.split()[1]) for line in status.splitlines() if "VmRSS" in line)
+        return memory, len(os.listdir(f"/proc/{process.pid}/fd"))
+
+    with holder(path) as process:
+        memory, descriptors = come_and_go(60)
+        later, still = come_and_go(200)
+    assert later < memory + 1000, "each set has cost memory for good"  # KiB; a leak had cost 3,000
+    assert still <= descriptors + 2  # one connection may be about to be closed

@@ -593,6 +593,19 @@ def test_put_list_drop() -> None:
     assert estate.sets == {}
 
 
+def test_a_list_has_an_end() -> None:
+    """An owner cannot fill a client's memory: it lists no more than there can be."""
+    side = client_of(Request(Op.LIST))
+    side.start()
+    side.receive(Welcome(1), (), NOW)
+    part = Listing(Manifest([manifest_of("a")[0]] * (ENTRIES_MAX // 4)), more=True)
+    for _ in range(4):
+        assert side.receive(part, (), NOW) == [Listed(part)]
+    actions = side.receive(Listing(manifest_of("a")), (), NOW)
+    assert isinstance(actions[-2], Failed)
+    assert actions[-2].reason is Reason.LIMIT
+
+
 def test_a_put_has_names_and_roles_that_can_be() -> None:
     """One name, not that of another set unless it is replaced, and no part of the path itself."""
     estate = estate_of({"old": "x"}, stores=True)

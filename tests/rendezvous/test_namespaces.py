@@ -1,6 +1,7 @@
 """Rendezvous between processes in different namespaces, as containers that share a directory."""
 
 import contextlib
+import errno
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -203,6 +204,33 @@ def test_an_owner_that_is_killed_is_noticed_in_another_pid_namespace(path: str, 
         if where == "taker":
             os.kill(child, signal.SIGKILL)
         new.do("t.close()")
+
+
+# A system that takes only little control data.
+
+LITTLE = ("unshare", "--net", "sh", "-c",
+          'echo 500 >/proc/sys/net/core/optmem_max && exec "$@"', "sh")  # fmt: skip
+
+
+def test_chunks_that_the_kernel_does_not_take_are_halved(path: str) -> None:
+    """ENOBUFS is no end: everything comes, in smaller chunks."""
+    with inside(LITTLE, ()) as (owner, taker):
+        owner.do(
+            "import array\n"
+            "one, other = socket.socketpair()\n"
+            "rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [0] * 250))]\n"
+            "try:\n"
+            "    one.sendmsg([b'x'], rights)\n"
+            "except OSError as error:\n"
+            "    number = error.errno\n"
+            f"o = sockact.offer({path!r}, sockact.SocketSet(sockact.NamedSocket(str(i),"
+            " os.memfd_create('x')) for i in range(600)))"
+        )
+        assert owner.number("number") == errno.ENOBUFS
+        taker.do(f"t = sockact.take({path!r})")
+        assert taker.ask("t.names == tuple(map(str, range(600)))") is True
+        taker.do("t.close()")
+        owner.do("o.close()")
 
 
 # Mount namespaces.

@@ -146,6 +146,21 @@ def test_another_thread_wakes_it(reactor: Reactor) -> None:
     assert ran == [threading.get_ident()]
 
 
+def test_what_was_posted_behind_one_that_fails_is_run(reactor: Reactor) -> None:
+    """At the next step, which need not wait for anybody to post again."""
+    ran: list[int] = []
+
+    def fail() -> None:
+        raise ValueError
+
+    reactor.post(fail)
+    reactor.post(lambda: ran.append(1))
+    with pytest.raises(ValueError, match=r"^$"):
+        reactor.step(SECONDS)
+    reactor.step(SECONDS)
+    assert ran == [1]
+
+
 def test_more_is_posted_than_its_pipe_takes(reactor: Reactor) -> None:
     """Everything is run, in order."""
     ran: list[int] = []

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import resource
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -119,6 +120,23 @@ def test_the_copies_that_wait_are_closed_with_it(pair: Pair) -> None:
         assert count_fds() > before
         connection.close_queue()
         assert count_fds() == before
+
+
+def test_a_message_whose_copies_cannot_be_made_is_not_sent(pair: Pair) -> None:
+    """Without room for them it would go without its descriptors."""
+    connection, _ = pair
+    with contextlib.closing(_null()) as handle:
+        while not connection.pending:
+            connection.send(Abort(Reason.FAILED, "x" * 4000))
+        queued, before = len(connection._out), count_fds()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (handle.fileno() + 2, hard))
+        try:
+            with pytest.raises(OSError, match="Too many open files"):
+                connection.send(Fds(0, 3), [handle] * 3)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert (len(connection._out), count_fds()) == (queued, before)
 
 
 def test_a_peer_that_never_reads_fills_no_memory(pair: Pair) -> None:
