@@ -294,10 +294,9 @@ class Rendezvous:
         """End it; a second time does nothing.
 
         Before `ready` the former owner goes on as if nobody had asked. With a successor this says
-        that the drain is over. Otherwise the sockets are closed and the path is removed.
-
-        A takeover that is being committed at this moment is waited for, for some seconds at most,
-        even if this is cancelled.
+        that the drain is over. Otherwise the sockets are closed and the path is removed; but if
+        somebody is just taking over, not before they have, or 10 seconds are over, even if this is
+        cancelled.
         """
         cancelled: asyncio.CancelledError | None = None
         if os.getpid() != self._pid:
@@ -306,6 +305,7 @@ class Rendezvous:
             self.sockets.leave()
             return
         self._tenure.catch_up()
+        self._tenure.stay_for_taker()
         while self._tenure.undecided:
             try:
                 await self._change()

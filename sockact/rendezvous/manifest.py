@@ -5,6 +5,7 @@ on the way of a takeover: a column is checked and turned into JSON by one call.
 """
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Self
@@ -14,6 +15,8 @@ import attrs
 from sockact.spec import AsValue
 
 ROWS_MAX = 500
+_NO_NAME = re.compile("[\x00-\x1f\x7f:]")
+"""What would make LISTEN_FDNAMES say something else (sd_listen_fds(3))."""
 _PART_BYTES = 56_000
 
 Identity = tuple[int, int]
@@ -242,6 +245,8 @@ class Manifest:
 def _check_range(name: str, values: Sequence[object]) -> None:
     if not values:
         return
+    if name in ("name", "set") and _NO_NAME.search("".join(values)):  # type: ignore[arg-type]
+        raise ValueError(f"{name}: has a colon or a control character")
     if (longest := _TEXT_LIMITS.get(name)) is not None:
         if max(map(len, values)) > longest:  # type: ignore[arg-type]
             raise ValueError(f"{name}: longer than {longest} characters")

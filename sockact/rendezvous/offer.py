@@ -340,6 +340,11 @@ class Owner:
             self._successor.catch_up()
 
     @property
+    def has_prepared(self) -> bool:
+        """Whether a taker has adopted everything, and is not ready yet."""
+        return any(talk.side.state is OwnerState.PREPARED for talk in self._talks)
+
+    @property
     def in_doubt(self) -> bool:
         """Whether the successor may be dead."""
         return self._successor is not None and self._successor.in_doubt

@@ -44,6 +44,9 @@ from sockact.rendezvous.talk import close_all
 LISTENER, LOCK, OWNER, STATE = "rendezvous", "lock", "owner", "state"
 TURN, ELDER = "turn", "elder"
 
+HANDOVER_SECONDS = 10.0
+"""How long an owner that ends waits for a taker to become ready."""
+
 
 class Arrival:
     """What somebody has found at a path.
@@ -277,6 +280,8 @@ class Tenure:
         self.failure = ""
         self.was_succeeded = False
         self.has_led = False
+        self._stays = False
+        self._wait_until: float | None = None
         self.drain_until: float | None = None
         policy = Policy(os.geteuid(), overflow_uid())
         self.estate: Estate[OwnedFd] = Estate(policy, generation=arrival.generation, stores=stores)
@@ -362,7 +367,13 @@ class Tenure:
         """Whether it will be known within seconds, but is not yet, who serves."""
         if self._owner and self.estate.phase is Held.DRAINING:  # it may have to take back
             return self._owner.in_doubt
-        return self.phase is Phase.STOPPED or self._commits
+        waits = self._wait_until is not None and self._is_prepared
+        return self.phase is Phase.STOPPED or self._commits or waits
+
+    @property
+    def _is_prepared(self) -> bool:
+        """Whether a taker has everything, and gets ready; who has less can begin again."""
+        return self._owner is not None and self._owner.has_prepared
 
     @property
     def predecessor_drains(self) -> bool:
@@ -424,6 +435,28 @@ class Tenure:
         if self._owner:
             self._owner.catch_up()
 
+    def stay_for_taker(self) -> None:
+        """Before `close`: if somebody is just taking over, wait for them, some seconds at most.
+
+        Whoever starts the next version may stop this one at once; to break off would leave nobody.
+        """
+        if self._stays:
+            return
+        self._stays = True
+        if self.phase is Phase.LEADING and self._is_prepared:
+            self._wait_until = time.monotonic() + HANDOVER_SECONDS
+            self._reactor.add(self)
+
+    def deadline(self) -> float | None:
+        """Return until when a taker is waited for; for the reactor."""
+        return self._wait_until
+
+    def expire(self, now: float) -> None:
+        """Wait no more."""
+        del now
+        self._wait_until = None
+        _call(self._changed)
+
     def resolve(self) -> None:
         """Wait until it is known who serves, for some seconds at most."""
         self.catch_up()
@@ -434,11 +467,14 @@ class Tenure:
         """End it, according to where it stands; a second time does nothing.
 
         Not ready: the former owner goes on. Succeeded: the successor learns that the drain is over.
-        Otherwise everything is closed, and the path is removed.
+        Otherwise everything is closed, and the path is removed; but if somebody is just taking
+        over, not before they have, or `HANDOVER_SECONDS` are over.
         """
         if self.phase is Phase.CLOSED:
             return
+        self.stay_for_taker()
         self.resolve()  # until it is known whose it is, nobody may give it up
+        self._reactor.remove(self)
         succeeded = self.was_succeeded = self.phase is Phase.DRAINING
         if self._owner:
             if succeeded:

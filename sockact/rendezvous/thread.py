@@ -9,11 +9,12 @@ from typing import Self
 
 from sockact.errors import RendezvousError, TakeoverAbortedError
 from sockact.rendezvous.react import Reactor
-from sockact.rendezvous.takeover import Phase, Tenure
+from sockact.rendezvous.takeover import HANDOVER_SECONDS, Phase, Tenure
 from sockact.sockets.socketset import SocketSet
 
 _PAUSE_SECONDS = 0.1
 _DECISION_SECONDS = 10.0
+_CLOSE_SECONDS = HANDOVER_SECONDS + _DECISION_SECONDS
 
 
 class Rendezvous:
@@ -138,15 +139,16 @@ class Rendezvous:
             raise TakeoverAbortedError(self._tenure.failure)
         return found and self._phase is Phase.DRAINING
 
-    def close(self, timeout: float = _DECISION_SECONDS) -> None:
+    def close(self, timeout: float = _CLOSE_SECONDS) -> None:
         """End it; a second time does nothing.
 
         Before `ready` the former owner goes on as if nobody had asked. With a successor this says
-        that the drain is over. Otherwise the sockets are closed and the path is removed.
+        that the drain is over. Otherwise the sockets are closed and the path is removed; but if
+        somebody is just taking over, not before they have, or 10 seconds are over.
 
         Args:
-            timeout: Seconds to wait for a takeover that is being committed at this moment, or for
-                a callback that has not returned. When it has, the rest is closed.
+            timeout: Seconds to wait for a takeover under way, or for a callback that has not
+                returned. When it has, the rest is closed.
         """
         if self._stopping:
             return

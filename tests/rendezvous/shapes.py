@@ -1,5 +1,6 @@
 """Random messages and manifests for property tests."""
 
+import re
 from typing import Any
 
 import attrs
@@ -27,9 +28,13 @@ def texts(most: int) -> st.SearchStrategy[str]:
 
 
 _COLUMN = {str: texts(40), int: st.integers(0, 2**64 - 1), bool: st.booleans()}
+_NAMES = texts(40).map(lambda text: re.sub("[\x00-\x1f\x7f:]", "", text))
 
 ENTRIES: st.SearchStrategy[Entry] = st.builds(
-    Entry, **{name: _COLUMN[kind] for name, kind in COLUMNS.items()}
+    Entry,
+    **{
+        name: _NAMES if name in ("name", "set") else _COLUMN[kind] for name, kind in COLUMNS.items()
+    },
 )
 
 MANIFESTS: st.SearchStrategy[Manifest] = st.one_of(

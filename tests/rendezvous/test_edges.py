@@ -15,6 +15,7 @@ import pytest
 
 import sockact
 from sockact.errors import PathInUseError, TakeoverAbortedError
+from sockact.rendezvous import takeover
 from sockact.rendezvous.inspect import inspect
 from sockact.rendezvous.manifest import Manifest
 from sockact.rendezvous.messages import (
@@ -315,3 +316,34 @@ def test_a_callback_that_exits_ends_no_takeover(
         new.ready()
         assert old.wait_successor(SECONDS)
     assert "a callback of a takeover failed" in caplog.text
+
+
+def test_an_owner_that_ends_waits_for_who_is_taking_over(short_dir: Path) -> None:
+    """Whoever starts the next version and stops this one at once still has somebody who serves."""
+    path = str(short_dir / "r")
+    with sockact.takeover(path, WEB) as old:
+        old.ready()
+        with sockact.takeover(path) as new:
+            closing = threading.Thread(target=old.close)
+            closing.start()
+            new.ready(SECONDS)
+            closing.join(SECONDS)
+            assert not closing.is_alive()
+            assert (old.phase, new.phase) == ("is over", "is the owner")
+            assert os.path.exists(path)
+            socket.create_connection(new.sockets["web"].getsockname(), SECONDS).close()
+
+
+def test_an_owner_that_ends_does_not_wait_for_ever(
+    short_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A taker that does not become ready is told; it has to start by itself."""
+    monkeypatch.setattr(takeover, "HANDOVER_SECONDS", 0.2)
+    path = str(short_dir / "r")
+    with sockact.takeover(path, WEB) as old:
+        old.ready()
+        with sockact.takeover(path) as new:
+            old.close()
+            assert old.phase == "is over"
+            with pytest.raises(TakeoverAbortedError, match="the program ends"):
+                new.ready(SECONDS)

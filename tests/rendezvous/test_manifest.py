@@ -15,11 +15,9 @@ from tests.rendezvous.shapes import ENTRIES, MANIFESTS
 HUGE = 2**64 - 1
 LONGEST = {
     "astral": "\U0001f600",
-    "control": "\0",
     "quote": '"',
     "backslash": "\\",
     "letter": "x",
-    "delete": "\x7f",
     "surrogate": "\udcff",
 }
 
@@ -187,3 +185,11 @@ def test_any_json_is_read_or_a_value_error(found: object) -> None:
     except ValueError:
         return
     assert len(list(manifest)) == len(manifest)
+
+
+@pytest.mark.parametrize("column", ["name", "set"])
+@pytest.mark.parametrize("text", ["a:b", "a\nX=1", "\0", "\x7f"])
+def test_names_that_would_change_listen_fdnames_are_malformed(column: str, text: str) -> None:
+    """An owner cannot make a program believe other names than those it was given."""
+    with pytest.raises(ValueError, match="colon or a control character"):
+        Manifest.from_columns({"count": 1, column: text}, 10)
