@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         is_socket_unix,
         is_special,
     )
-    from sockact.holder import hold
+    from sockact.holder.hold import hold
     from sockact.library import (
         SocketUnit,
         activated_or_listen,
@@ -61,7 +61,7 @@ _HOMES = {
         "is_socket_unix",
         "is_special",
     ),
-    "sockact.holder": ("hold",),
+    "sockact.holder.hold": ("hold",),
     "sockact.library": (
         "SocketUnit",
         "activated_or_listen",

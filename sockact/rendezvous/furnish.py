@@ -12,13 +12,14 @@ import attrs
 
 from sockact import directives
 from sockact.fd.own import OwnedFd
+from sockact.rendezvous.arrive import Arrival, arrive
 from sockact.rendezvous.inspect import elsewhere, manifest_of
 from sockact.rendezvous.manifest import Manifest
 from sockact.rendezvous.match import pair
 from sockact.rendezvous.meet import SEQPACKET, STREAM
 from sockact.rendezvous.react import Reactor
 from sockact.rendezvous.take import as_set, holdings, take
-from sockact.rendezvous.takeover import Arrival, Tenure, arrive
+from sockact.rendezvous.takeover import Tenure
 from sockact.rendezvous.talk import close_all
 from sockact.sockets.bind import has_ipv6, open_specs
 from sockact.sockets.node import Made
