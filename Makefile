@@ -33,6 +33,7 @@ fuzz: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python -m tests.bench.launch
 	$(BIN)/python -m tests.bench.listeners
+	$(BIN)/python -m tests.bench.rendezvous
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -304,7 +304,11 @@ class Place:
             with _address(temporary) as address:
                 bind_with_mode(sock, os.fsdecode(address), 0o600)
             sock.listen(BACKLOG)
-            os.rename(temporary, self.path)
+            try:
+                os.rename(temporary, self.path)
+            except OSError:
+                os.unlink(temporary)
+                raise
         except BaseException:
             sock.close()
             raise
