@@ -1,11 +1,13 @@
 """Arguments that commands share: which sockets, and which program gets them."""
 
+import abc
+
 import click
 
 _SUFFIX = ".socket"
 
 
-class _ProgramCommand(click.Command):
+class _ProgramCommand(click.Command, abc.ABC):
     """A command with ``[OPTIONS] [WORD]... [--] COMMAND [ARGS]...``.
 
     What follows the words belongs to the program, options included.
@@ -38,9 +40,9 @@ class _ProgramCommand(click.Command):
         ctx.meta[ENDED] = ended
         return options, words, rest
 
+    @abc.abstractmethod
     def is_word(self, text: str) -> bool:
         """Whether a word in front of the program is not yet the program."""
-        raise NotImplementedError
 
 
 ENDED = "sockact.options-ended"
