@@ -12,7 +12,7 @@ from sockact.cli import exits
 from sockact.rendezvous.messages import Accept, Ack, Adopted, Committed, Op, Ready
 from tests.cli.holders import WEB, as_user, holder, listed, port_of, run_as, said_until
 from tests.helpers import SECONDS, SOCKACT, run, running
-from tests.rendezvous.peers import Wire
+from tests.rendezvous.peers import Wire, until
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -257,8 +257,13 @@ def test_a_successor_that_is_lost_at_once_is_none(short_dir: Path) -> None:
         for message in (Ack(len(taken)), Adopted(), Ready()):
             wire.say(message)
         assert wire.hear()[0].TYPE == "commit"
+        # So that the word and the end come at once, however the machine is loaded.
+        process.send_signal(signal.SIGSTOP)
+        status = Path(f"/proc/{process.pid}/status")
+        until(lambda: "State:\tT" in status.read_text(encoding="ascii"), "the holder is stopped")
         wire.say(Committed())
         wire.close()
+        process.send_signal(signal.SIGCONT)
         for number in taken:
             os.close(number)
         said_until(process, "goes on")
