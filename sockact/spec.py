@@ -358,3 +358,27 @@ class SocketSpec(AsValue):
         """Return the value of `directive`: what was set, else its default."""
         setting = self.settings.get(directive.name)
         return directive.default if setting is None else setting.value  # type: ignore[return-value]
+
+
+@attrs.frozen(eq=False, repr=False)
+class ServiceSpec(AsValue):
+    """A service unit as a value: how a program is run.
+
+    Attributes:
+        name: The unit's full name (``web.service``).
+        settings: The directives that were set, by name.
+        diagnostics: What was ignored on the way here.
+        path: The unit's main file; empty if it was said on the command line.
+        files: The main file and the drop-ins that were read.
+    """
+
+    name: str
+    settings: Mapping[str, Setting] = _NOTHING
+    diagnostics: tuple[Diagnostic, ...] = ()
+    path: str = ""
+    files: tuple[str, ...] = ()
+
+    def get(self, directive: Directive[T]) -> T:
+        """Return the value of `directive`: what was set, else its default."""
+        setting = self.settings.get(directive.name)
+        return directive.default if setting is None else setting.value  # type: ignore[return-value]

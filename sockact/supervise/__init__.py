@@ -1,0 +1,1 @@
+"""Running services: on demand, watched, and replaced without a gap."""
