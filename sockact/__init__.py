@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         take_or_listen,
         takeover,
     )
+    from sockact.rendezvous.command import control
     from sockact.rendezvous.policy import Rule
     from sockact.rendezvous.take import Holding, drop, holdings, put, take
     from sockact.rendezvous.thread import Rendezvous
@@ -75,6 +76,7 @@ _HOMES = {
         "take_or_listen",
         "takeover",
     ),
+    "sockact.rendezvous.command": ("control",),
     "sockact.rendezvous.policy": ("Rule",),
     "sockact.rendezvous.take": ("Holding", "drop", "holdings", "put", "take"),
     "sockact.rendezvous.thread": ("Rendezvous",),
@@ -105,6 +107,7 @@ __all__ = [
     "activated_or_listen",
     "aio",
     "check",
+    "control",
     "daemon",
     "definition",
     "describe",

@@ -24,13 +24,14 @@ import asyncio
 import contextvars
 import os
 import threading
-from collections.abc import Callable, Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
 from sockact.errors import RendezvousError, TakeoverAbortedError
 from sockact.library import definition
+from sockact.rendezvous.command import control as _control
 from sockact.rendezvous.furnish import Options, come, offer_set
 from sockact.rendezvous.react import Reactor
 from sockact.rendezvous.take import TIMEOUT, Holding
@@ -501,6 +502,22 @@ async def holdings(
 ) -> list[Holding]:
     """Return what there is at a rendezvous for this process to get; as `sockact.holdings`."""
     return await _in_thread(partial(_holdings, path, timeout=timeout, trusted=trusted), _nothing)
+
+
+async def control(
+    path: str,
+    command: str,
+    arguments: Mapping[str, object] | None = None,
+    *,
+    timeout: float | None = TIMEOUT,
+    trusted: Sequence[int] = (),
+) -> dict[str, object]:
+    """Have the owner of a path do something, and return its answer; as `sockact.control`.
+
+    If it is cancelled, the command goes on nevertheless.
+    """
+    work = partial(_control, path, command, arguments, timeout=timeout, trusted=trusted)
+    return await _in_thread(work, _nothing)
 
 
 def stop_accepting(server: asyncio.Server) -> None:

@@ -12,8 +12,12 @@ Source: systemd.socket(5) up to version 261, and the order of calls in systemd's
 
 import socket as _socket
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 from sockact.spec import INFINITY, Directive, Moment, Reach, SockOption, Value
+
+if TYPE_CHECKING:
+    from sockact.unitfile.command import Command
 
 _SOL_SOCKET = _socket.SOL_SOCKET
 _IP = _socket.IPPROTO_IP
@@ -727,6 +731,15 @@ TRIGGER_LIMIT_BURST = Directive[int | None](
     since=230,
     without_manager=_ONCE,
 )
+X_TRIGGER_LIMIT_RECOVER = Directive(
+    "X-TriggerLimitRecoverSec",
+    Value.SPAN_OR_ZERO,
+    INFINITY,
+    Moment.MANAGER,
+    "How long a unit that was started too often rests before it listens again; systemd lets it"
+    " fail, and so does infinity.",
+    without_manager=_ONCE,
+)
 POLL_LIMIT_INTERVAL = Directive(
     "PollLimitIntervalSec",
     Value.SPAN,
@@ -771,40 +784,44 @@ TIMEOUT = Directive(
     "How long each command of ExecStartPre= and the like may take.",
     without_manager="no such command is run",
 )
-EXEC_START_PRE = Directive[tuple[str, ...]](
+EXEC_START_PRE = Directive[tuple["Command", ...]](
     "ExecStartPre",
     Value.COMMANDS,
     (),
     Moment.MANAGER,
     "Commands to run before the listeners are opened.",
     resets=True,
+    specifiers=True,
     without_manager="commands of the unit are not run",
 )
-EXEC_START_POST = Directive[tuple[str, ...]](
+EXEC_START_POST = Directive[tuple["Command", ...]](
     "ExecStartPost",
     Value.COMMANDS,
     (),
     Moment.MANAGER,
     "Commands to run after the listeners are opened.",
     resets=True,
+    specifiers=True,
     without_manager="commands of the unit are not run",
 )
-EXEC_STOP_PRE = Directive[tuple[str, ...]](
+EXEC_STOP_PRE = Directive[tuple["Command", ...]](
     "ExecStopPre",
     Value.COMMANDS,
     (),
     Moment.MANAGER,
     "Commands to run before the listeners are closed.",
     resets=True,
+    specifiers=True,
     without_manager="commands of the unit are not run",
 )
-EXEC_STOP_POST = Directive[tuple[str, ...]](
+EXEC_STOP_POST = Directive[tuple["Command", ...]](
     "ExecStopPost",
     Value.COMMANDS,
     (),
     Moment.MANAGER,
     "Commands to run after the listeners are closed.",
     resets=True,
+    specifiers=True,
     without_manager="commands of the unit are not run",
 )
 PASS_FDS_TO_EXEC = Directive(

@@ -118,11 +118,20 @@ class LaunchError(SockactError, OSError):
     Attributes:
         program: What was to be started.
         errno: Why not, as a number.
+        step: At what it failed: ``exec``, ``directory``, ``user``, ``limits`` …
+        status: With what status a process ends that failed at that step (systemd.exec(5)).
     """
 
-    def __init__(self, program: str, errno: int, reason: str) -> None:
+    step = "exec"
+    status = 203
+
+    def __init__(
+        self, program: str, errno: int, reason: str, step: str = "", status: int = 0
+    ) -> None:
         super().__init__(errno, reason)
         self.program = program
+        if step:
+            self.step, self.status = step, status
 
     def __str__(self) -> str:
         return f"cannot run {self.program}: {self.strerror}"
@@ -130,6 +139,9 @@ class LaunchError(SockactError, OSError):
 
 class WorkingDirectoryError(LaunchError):
     """The directory in which a program was to run cannot be entered; `program` is its path."""
+
+    step = "directory"
+    status = 200
 
     def __str__(self) -> str:
         return f"cannot change to the directory {self.program}: {self.strerror}"

@@ -8,6 +8,9 @@ The protocol: a client connects and sends ``GET <nonce>\n``; the server answers
 ``<nonce> <server-id>\n`` and closes. An answer is right when the nonce is the client's own, a server
 id without white space is there, and the end of the stream follows.
 
+In HTTP the client asks for ``GET /?n=<nonce>``, in version 1.0, which keeps no connection and has no
+chunks. The body of the answer, whose status must be 200, is the line above.
+
 Two things a client on one machine has to take care of:
 
 - The kernel refuses a nonblocking connect() to a Unix listener whose backlog is full with EAGAIN
@@ -20,7 +23,7 @@ Two things a client on one machine has to take care of:
 
 By hand, with the counts as JSON:
 
-    python -m tests.load 127.0.0.1:8080 [--clients 4] [--rate 0] [--timeout 10] [--seconds 5]
+    python -m tests.load 127.0.0.1:8080 [--clients 4] [--rate 0] [--timeout 10] [--seconds 5] [--http]
 """
 
 import argparse
@@ -31,6 +34,7 @@ import ipaddress
 import json
 import math
 import os
+import re
 import select
 import socket
 import subprocess
@@ -58,6 +62,9 @@ _BIND_ADDRESS_NO_PORT = 24  # linux/in.h; Python has no name for it
 _CONNECT_RETRY = 0.001
 _FAILURE_PAUSE = 0.001
 _ANSWER_MAX = 512
+_HEAD_MAX = 4096
+_END_OF_HEAD = b"\r\n\r\n"
+_OK = re.compile(rb"HTTP/1\.[01] 200\b")
 _KIND_OF_ERRNO = MappingProxyType(
     {
         errno.ECONNREFUSED: "refused",
@@ -190,19 +197,31 @@ class Load:
             from when it was due all the same. 0 is a closed loop: each client as fast as it can,
             with a millisecond's pause after a failure.
         timeout: Seconds from the start of a request to the end of its answer.
+        http: Whether the server speaks HTTP.
+        prefix: A command that runs the child's, such as ``nsenter`` with options.
 
     Raises:
         RuntimeError: On entry or `stop`: the child died or gave no sign. It is gone then.
     """
 
     def __init__(
-        self, address: Address, *, clients: int = 4, rate: float = 0.0, timeout: float = 10.0
+        self,
+        address: Address,
+        *,
+        clients: int = 4,
+        rate: float = 0.0,
+        timeout: float = 10.0,
+        http: bool = False,
+        prefix: Sequence[str] = (),
     ) -> None:
         if clients < 1 or rate < 0 or timeout <= 0:
             raise ValueError("clients from 1, a rate from 0 and a timeout above 0 are needed")
         # The child runs in another directory.
         self._address = os.path.abspath(address) if isinstance(address, str) else address
-        self._options = {"clients": clients, "rate": rate, "timeout": timeout}
+        self._options = [f"--clients={clients}", f"--rate={rate}", f"--timeout={timeout}"]
+        if http:
+            self._options.append("--http")
+        self._prefix = prefix
         self._timeout = timeout
         self._marks: list[tuple[str, float]] = []
         self._process: subprocess.Popen[bytes] | None = None
@@ -213,9 +232,9 @@ class Load:
         from tests.helpers import ROOT, SECONDS, clean_environ
 
         text = self._address if isinstance(self._address, str) else "[{}]:{}".format(*self._address)
-        options = [f"--{name}={value}" for name, value in self._options.items()]
+        command = [sys.executable, "-m", "tests.load", text, *self._options, "--controlled"]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.load", text, *options, "--controlled"],
+            [*self._prefix, *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -292,9 +311,12 @@ class _Request:
 
     def may_become_right(self) -> bool:
         """Return whether what was received so far is the beginning of a right answer."""
-        if not self.expected.startswith(self.data[: len(self.expected)]):
+        return self._line_may_become_right(self.data)
+
+    def _line_may_become_right(self, line: bytes) -> bool:
+        if not self.expected.startswith(line[: len(self.expected)]):
             return False
-        server, newline, more = self.data[len(self.expected) :].partition(b"\n")
+        server, newline, more = line[len(self.expected) :].partition(b"\n")
         if not server:
             return not newline
         return not more and server.split() == [server] and len(server) < _ANSWER_MAX
@@ -303,6 +325,11 @@ class _Request:
         """Return whether this is the whole of a right answer, given that `may_become_right`."""
         return self.data.endswith(b"\n")
 
+    def server(self) -> str:
+        """Return the server id in a right answer."""
+        line = self.data[self.data.rindex(self.expected) + len(self.expected) : -1]
+        return line.decode("ascii", "backslashreplace")
+
     def state(self) -> str:
         """Return how far it came, for the text of a failure."""
         if self.connecting:
@@ -310,6 +337,26 @@ class _Request:
         if self.unsent:
             return "while connecting"
         return f"after {self.data!r}" if self.data else "before an answer"
+
+
+class _HttpRequest(_Request):
+    """The same in HTTP."""
+
+    __slots__ = ()
+
+    def __init__(self, sock: socket.socket, nonce: bytes, due: float, deadline: float) -> None:
+        super().__init__(sock, nonce, due, deadline)
+        self.unsent = b"GET /?n=" + nonce + b" HTTP/1.0\r\nHost: localhost\r\n\r\n"
+
+    def may_become_right(self) -> bool:
+        head, end, line = self.data.partition(_END_OF_HEAD)
+        if not end:
+            return len(head) < _HEAD_MAX
+        return bool(_OK.match(head)) and self._line_may_become_right(line)
+
+    def is_right(self) -> bool:
+        # A head that never ends may end with a newline.
+        return _END_OF_HEAD + self.expected in self.data and self.data.endswith(b"\n")
 
 
 def _resolve(address: Address) -> tuple[socket.AddressFamily, tuple[object, ...] | str]:
@@ -339,6 +386,7 @@ class _Clients:
         clients: As in `Load`.
         rate: As in `Load`.
         timeout: As in `Load`.
+        http: As in `Load`.
         seconds: How long requests are started; infinity until `control` ends.
         control: A descriptor (borrowed) whose end says stop, or -1.
         announce: A descriptor (borrowed) that gets a newline when a request has ended, or -1.
@@ -351,6 +399,7 @@ class _Clients:
         clients: int,
         rate: float,
         timeout: float,
+        http: bool = False,
         seconds: float = math.inf,
         control: int = -1,
         announce: int = -1,
@@ -358,6 +407,7 @@ class _Clients:
         self._family, self._address = _resolve(address)
         self._sources = _sources(self._address)
         self._rate, self._timeout = rate, timeout
+        self._kind = _HttpRequest if http else _Request
         self._control, self._announce = control, announce
         self._nonce = os.urandom(4).hex()
         self._epoll = select.epoll()
@@ -490,7 +540,7 @@ class _Clients:
             self._free.append(time.monotonic() + _FAILURE_PAUSE)
             return
         nonce = f"{self._nonce}-{number}".encode()
-        request = _Request(sock, nonce, due, time.monotonic() + self._timeout)
+        request = self._kind(sock, nonce, due, time.monotonic() + self._timeout)
         self._active[request.fd] = request
         try:
             if self._sources:
@@ -581,7 +631,7 @@ class _Clients:
             self._free.append(0.0 if self._rate else now + _FAILURE_PAUSE)
             return
         self._free.appendleft(0.0)
-        server = request.data[len(request.expected) : -1].decode("ascii", "backslashreplace")
+        server = request.server()
         self._by_server[server] = self._by_server.get(server, 0) + 1
         self._begins.append(request.due)
         self._seconds.append(now - request.due)
@@ -615,6 +665,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=0.0)
     parser.add_argument("--timeout", type=float, default=10.0)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--http", action="store_true", help="the server speaks HTTP")
     parser.add_argument("--controlled", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     # A collection would be a latency of its own, and nothing here is a cycle. As for the slack of
@@ -627,6 +678,7 @@ def main() -> None:
         clients=options.clients,
         rate=options.rate,
         timeout=options.timeout,
+        http=options.http,
         seconds=math.inf if options.controlled else options.seconds,
         control=0 if options.controlled else -1,
         announce=1 if options.controlled else -1,

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -174,6 +175,50 @@ def test_each_manner(address: Address, manner: str) -> None:
     _adds_up(result)
 
 
+HTTP = {
+    "HTTP/1.0 200 OK\r\nA: b\r\n\r\n{} one\n": "ok",
+    "HTTP/1.1 200\r\n\r\n{} one\n": "ok",
+    "HTTP/1.1 200 OK\r\n\r\n{} one": "wrong",
+    "HTTP/1.1 200 OK\r\n\r\n": "wrong",
+    "HTTP/1.1 200 OK\r\nX: {} one\n": "wrong",
+    "HTTP/1.1 200 OK\r\n\r\n{}0 one\n": "wrong",
+    "HTTP/1.1 503 Service Unavailable\r\n\r\n{} one\n": "wrong",
+    "{} one\n": "wrong",
+    "": "empty",
+}
+
+
+@pytest.mark.parametrize("answer", HTTP)
+def test_http(answer: str) -> None:
+    """In HTTP the same line as the body of an answer with status 200 is right, and nothing else."""
+    server = (
+        "import socket, sys\n"
+        "listener = socket.socket(fileno=int(sys.argv[1]))\n"
+        "while True:\n"
+        "    client, _ = listener.accept()\n"
+        "    with client:\n"
+        "        asked = client.recv(4096).decode()\n"
+        "        assert asked.endswith(' HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n'), asked\n"
+        "        answer = sys.argv[2].format(asked.removeprefix('GET /?n=').split()[0])\n"
+        "        client.send(answer[:20].encode())\n"
+        "        client.send(answer[20:].encode())\n"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        command = [sys.executable, "-c", server, str(listener.fileno()), answer]
+        process = subprocess.Popen(
+            command, pass_fds=[listener.fileno()], env=clean_environ(), stderr=subprocess.DEVNULL
+        )
+        name = listener.getsockname()
+    try:
+        with Load(name, clients=2, http=True, prefix=["env"]) as load:
+            result = load.stop()
+    finally:
+        process.kill()
+        process.wait()
+    _adds_up(result)
+    assert _counts(result) == {HTTP[answer]: result.requests}
+
+
 def test_killed_server(address: Address) -> None:
     """All that was due after the last holder of the listener died is refused."""
     with serving(address) as server, Load(server.address, rate=500) as load:
@@ -317,7 +362,8 @@ def test_no_load(short_dir: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RuntimeError, match="the load ended"):
         Load(str(short_dir / ("x" * 108))).__enter__()
     assert "too long" in capfd.readouterr().err
-    for wrong in ({"clients": 0}, {"rate": -1}, {"timeout": 0}):
+    senseless: list[dict[str, Any]] = [{"clients": 0}, {"rate": -1}, {"timeout": 0}]
+    for wrong in senseless:
         with pytest.raises(ValueError, match="needed"):
             Load("/x", **wrong)
 

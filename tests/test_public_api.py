@@ -15,7 +15,7 @@ PUBLIC = {
     "errors", "execute", "is_fifo", "is_mq", "is_socket", "is_socket_inet", "is_socket_unix",
     "is_special", "listen", "listen_fds", "load", "notify", "open_specs", "prepare", "socket",
     "wait_for_traffic", "Holding", "Rendezvous", "drop", "holdings", "offer", "put", "take", "takeover",
-    "Process", "Rule", "held_by", "hold", "take_or_listen", "aio",
+    "Process", "Rule", "held_by", "hold", "take_or_listen", "aio", "control",
 }  # fmt: skip
 
 

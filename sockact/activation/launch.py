@@ -9,7 +9,6 @@ saved id (credentials(7)), and with it the last way back.
 import contextlib
 import errno
 import os
-import stat
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NoReturn
@@ -17,99 +16,21 @@ from typing import NoReturn
 import attrs
 
 from sockact.activation.environ import FIRST_FD, VARIABLES, encode
+from sockact.activation.program import (
+    ACCOUNT,
+    DEFAULT_PATH,
+    Identity,
+    become,
+    explain,
+    find_program,
+    identity,
+    take_groups,
+    take_user,
+)
 from sockact.activation.receive import own_pidfd_id
 from sockact.errors import LaunchError, WorkingDirectoryError
 from sockact.fd.place import close_on_exec_from, fill_stdio, place
 from sockact.sockets.socketset import SocketSet
-
-_DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-@attrs.frozen(eq=False, repr=False)
-class Identity:
-    """The user that a program runs as.
-
-    Attributes:
-        uid: User id.
-        gid: Group id.
-        groups: Supplementary groups.
-        environ: USER, LOGNAME, HOME and SHELL of that user, empty if it has no entry; None if only
-            the group changes.
-    """
-
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
-    environ: Mapping[str, str] | None
-
-
-_ACCOUNT = ("USER", "LOGNAME", "HOME", "SHELL")
-
-
-def identity(user: str | None, group: str | None) -> Identity | None:
-    """Look up a user and a group by name or number; None if neither is given.
-
-    Raises:
-        CredentialsError: There is no such user or group.
-    """
-    if user is None and group is None:
-        return None
-    import pwd  # noqa: PLC0415 - rarely needed
-
-    from sockact.fd.account import group_id, user_ids  # noqa: PLC0415
-
-    if user is None:
-        assert group is not None
-        gid = group_id(group)
-        return Identity(os.geteuid(), gid, (gid,), None)
-    uid, gid = user_ids(user)
-    if group is not None:
-        gid = group_id(group)
-    try:
-        entry = pwd.getpwuid(uid)
-    except KeyError:
-        return Identity(uid, gid, (gid,), {})
-    environ = {
-        "USER": entry.pw_name,
-        "LOGNAME": entry.pw_name,
-        "HOME": entry.pw_dir,
-        "SHELL": entry.pw_shell or "/bin/sh",
-    }
-    return Identity(uid, gid, tuple(os.getgrouplist(entry.pw_name, gid)), environ)
-
-
-def find_program(program: str, search: str, directory: str | None = None) -> str:
-    """Return the path of a program, looked up as execvp(3) does.
-
-    Args:
-        program: A name, or a path.
-        search: The value of PATH.
-        directory: What a relative path is relative to; the working directory by default.
-
-    Raises:
-        LaunchError: ENOENT, there is none; EACCES, there is one that may not be executed.
-    """
-    if not program:
-        raise LaunchError("''", errno.ENOENT, "the name of the program is empty")
-    names = [program] if "/" in program else [f"{d or '.'}/{program}" for d in search.split(":")]
-    found = errno.ENOENT
-    for name in names:
-        path = os.path.join(directory or "", name)
-        try:
-            mode = os.stat(path).st_mode
-        except OSError as error:
-            found = errno.EACCES if error.errno == errno.EACCES else found
-            continue
-        if stat.S_ISREG(mode) and os.access(path, os.X_OK, effective_ids=_EFFECTIVE):
-            return name
-        found = errno.EACCES
-    reason = "not executable" if found == errno.EACCES else "no such program"
-    if "/" not in program and found == errno.ENOENT:
-        reason += " in PATH"
-    raise LaunchError(program, found, reason)
-
-
-_EFFECTIVE = os.access in os.supports_effective_ids
 
 
 @contextlib.contextmanager
@@ -125,14 +46,8 @@ def _as(who: Identity | None) -> Iterator[None]:
     uids, gids, groups = os.getresuid(), os.getresgid(), os.getgroups()
     root = os.geteuid() == 0
     try:
-        if root:
-            os.setgroups(who.groups)
-        if root or who.gid != gids[1]:
-            os.setresgid(who.gid, who.gid, who.gid)
-        if root or who.uid != uids[1]:
-            if root and who.uid:
-                _drop_ambient_capabilities()
-            os.setresuid(who.uid, who.uid, uids[2])
+        take_groups(who)
+        take_user(who, uids[2])
     except PermissionError as error:
         raise LaunchError(
             f"as uid {who.uid}, gid {who.gid}", errno.EPERM, f"{error.strerror}; this needs root"
@@ -145,22 +60,6 @@ def _as(who: Identity | None) -> Iterator[None]:
         os.setresgid(*gids)
         if root:
             os.setgroups(groups)
-
-
-def _drop_ambient_capabilities() -> None:
-    """Clear what the kernel would clear if the saved user id changed, too (capabilities(7))."""
-    try:
-        with open("/proc/self/status", encoding="ascii") as file:
-            none = any(line.split() == ["CapAmb:", "0" * 16] for line in file)
-    except OSError:
-        none = False
-    if none:
-        return
-    import ctypes  # noqa: PLC0415 - slow to import
-
-    prctl = getattr(ctypes.CDLL(None), "prctl", None)
-    if prctl:
-        prctl(47, 4, 0, 0, 0)  # PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL
 
 
 def _environ(base: Mapping[str, str], sockets: SocketSet, *, inetd: bool) -> dict[str, str]:
@@ -253,9 +152,9 @@ def prepare(
         number = errno.ENOENT if missing else errno.ENOTDIR
         raise WorkingDirectoryError(directory, number, os.strerror(number))
     if who and who.environ is not None:
-        environ = {k: v for k, v in environ.items() if k not in _ACCOUNT} | dict(who.environ)
+        environ = {k: v for k, v in environ.items() if k not in ACCOUNT} | dict(who.environ)
     environ = {**environ, **(setenv or {})}
-    path = find_program(command[0], environ.get("PATH", _DEFAULT_PATH), directory)
+    path = find_program(command[0], environ.get("PATH", DEFAULT_PATH), directory)
     return Prepared(path, tuple(command), environ, directory, who, inetd)
 
 
@@ -293,9 +192,9 @@ def execute(prepared: Prepared, sockets: SocketSet) -> NoReturn:
             if prepared.directory is not None:
                 _enter(prepared.directory)
             try:
-                _exec(prepared.path, argv, environ)
+                become(prepared.path, argv, environ)
             except OSError as error:
-                raise _explain(prepared, error, environ) from None
+                raise explain(prepared.argv[0], prepared.path, error.errno or 0, environ) from None
     except BaseException as error:
         undo.close()
         sockets.discard()
@@ -311,33 +210,12 @@ def _put_back(saved: int, number: int) -> None:
     os.close(saved)
 
 
-def _exec(path: str, argv: list[str], environ: Mapping[str, str]) -> NoReturn:
-    try:
-        os.execve(path, argv, environ)
-    except OSError as error:
-        if error.errno != errno.ENOEXEC:
-            raise
-    # As execvp(3): what the kernel does not know is a shell script.
-    os.execve("/bin/sh", ["/bin/sh", path, *argv[1:]], environ)
-
-
 def _enter(directory: str) -> None:
     try:
         os.chdir(directory)
     except OSError as error:
         number = error.errno or errno.EACCES
         raise WorkingDirectoryError(directory, number, os.strerror(number)) from None
-
-
-def _explain(prepared: Prepared, error: OSError, environ: Mapping[str, str]) -> LaunchError:
-    program, reason = prepared.argv[0], error.strerror or str(error)
-    if error.errno == errno.ENOENT and os.path.exists(prepared.path):
-        reason = "the interpreter or loader that it asks for is missing"
-        return LaunchError(program, errno.ENOEXEC, reason)
-    if error.errno == errno.E2BIG:
-        size = len(environ.get("LISTEN_FDNAMES", ""))
-        reason += f"; LISTEN_FDNAMES alone has {size} bytes, shorter names may help"
-    return LaunchError(program, error.errno or 0, reason)
 
 
 def wait_for_traffic(sockets: SocketSet) -> None:

@@ -6,6 +6,7 @@ from collections.abc import MutableMapping
 
 from sockact.activation.environ import FIRST_FD, LISTEN_PID, VARIABLES, decode
 from sockact.errors import EnvironError
+from sockact.fd.pidfd import pidfd_id
 from sockact.sockets.socketset import NamedSocket, SocketSet
 
 _lock = threading.Lock()
@@ -18,9 +19,6 @@ def own_pidfd_id(pid: int | None = None) -> int | None:
 
     Args:
         pid: The process; this one by default.
-
-    It is the inode number of a pidfd (Linux 6.9). Before, all pidfds share one inode, on the same
-    device as every other anonymous inode, which tells the two apart.
     """
     if not hasattr(os, "pidfd_open"):
         return None
@@ -29,12 +27,7 @@ def own_pidfd_id(pid: int | None = None) -> int | None:
     except OSError:
         return None
     try:
-        mine = os.fstat(fd)
-        other = os.eventfd(0)
-        try:
-            return mine.st_ino if mine.st_dev != os.fstat(other).st_dev else None
-        finally:
-            os.close(other)
+        return pidfd_id(fd)
     except OSError:
         return None
     finally:

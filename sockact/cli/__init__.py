@@ -13,6 +13,13 @@ from sockact.errors import SockactError
 
 _COMMANDS = {
     "exec": "Open sockets and become a program that inherits them.",
+    "run": "Supervise services: on demand, and replaced without a gap.",
+    "status": "Show what a running sockact run runs.",
+    "replace": "Replace services of a running sockact run.",
+    "start": "Start services of a running sockact run.",
+    "stop": "Stop services of a running sockact run.",
+    "restart": "Stop and start services of a running sockact run.",
+    "reload": "Have services read their configuration again.",
     "hold": "Keep sets of sockets for other processes.",
     "put": "Leave a set of sockets with a holder.",
     "get": "Become a program that inherits sockets from a rendezvous.",

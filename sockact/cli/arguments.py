@@ -7,7 +7,7 @@ import click
 _SUFFIX = ".socket"
 
 
-class _ProgramCommand(click.Command, abc.ABC):
+class ProgramCommand(click.Command, abc.ABC):
     """A command with ``[OPTIONS] [WORD]... [--] COMMAND [ARGS]...``.
 
     What follows the words belongs to the program, options included.
@@ -49,7 +49,7 @@ ENDED = "sockact.options-ended"
 """In `click.Context.meta`: whether the words of the program have begun."""
 
 
-class ActivationCommand(_ProgramCommand):
+class ActivationCommand(ProgramCommand):
     """A command with ``[OPTIONS] [UNIT]... [--] COMMAND [ARGS]...``.
 
     Options end at the first word that is neither an option nor a ``.socket`` unit, as with
@@ -73,7 +73,7 @@ class ActivationCommand(_ProgramCommand):
         return [*super().collect_usage_pieces(ctx), "[UNIT.socket]...", "[--]", "COMMAND [ARGS]..."]
 
 
-class NamesCommand(_ProgramCommand):
+class NamesCommand(ProgramCommand):
     """A command with ``[OPTIONS] ARGUMENT... -- COMMAND [ARGS]...``, which needs the ``--``.
 
     The callback gets its arguments, and ``command``.

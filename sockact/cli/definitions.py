@@ -117,7 +117,7 @@ class Definitions:
             for unit in self.units
         ]
         for unit in units:
-            if unit.accepts:
+            if unit.accepts and command in _PASSED_ON:
                 place = unit.spec.settings["Accept"].origin
                 raise DirectiveError(
                     f"Accept=yes wants a process for each connection, but {_PASSED_ON[command]}",
@@ -130,7 +130,7 @@ class Definitions:
         )
         units = self._changed(units)
         for unit in units:
-            for diagnostic in unit.without_supervisor(command):
+            for diagnostic in unit.without_supervisor(command) if command != "run" else ():
                 output.warn(str(diagnostic))
         return units
 

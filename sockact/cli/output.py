@@ -46,3 +46,10 @@ def json(value: object) -> None:
     import json as _json  # noqa: PLC0415 - only for --json
 
     click.echo(_json.dumps(value, indent=2))
+
+
+def json_line(value: object) -> None:
+    """Print a value as one line of JSON."""
+    import json as _json  # noqa: PLC0415 - only for --json
+
+    click.echo(_json.dumps(value))

@@ -64,10 +64,10 @@ class Program:
         self.command = command
         self.inetd = inetd
         self._setenv = setenv
-        self._clean_env = clean_env
-        self._chdir = chdir
-        self._user = user
-        self._group = group
+        self.clean_env = clean_env
+        self.chdir = chdir
+        self.user = user
+        self.group = group
         for assignment in setenv:
             if not assignment.partition("=")[0] or "\0" in assignment:
                 raise click.UsageError(f"--setenv {assignment!r} is not NAME or NAME=VALUE")
@@ -92,10 +92,10 @@ class Program:
         return sockact.prepare(
             self.command,
             environ=self._environ(os.environ),
-            setenv=self._variables(),
-            directory=self._chdir,
-            user=self._user,
-            group=self._group,
+            setenv=self.variables(),
+            directory=self.chdir,
+            user=self.user,
+            group=self.group,
             inetd=self.inetd,
         )
 
@@ -106,11 +106,10 @@ class Program:
 
     def _environ(self, base: Mapping[str, str]) -> dict[str, str]:
         passed_on = {name for name in self._setenv if "=" not in name}
-        return {
-            k: v for k, v in base.items() if not self._clean_env or k in _KEPT or k in passed_on
-        }
+        return {k: v for k, v in base.items() if not self.clean_env or k in _KEPT or k in passed_on}
 
-    def _variables(self) -> dict[str, str]:
+    def variables(self) -> dict[str, str]:
+        """Return what --setenv sets."""
         pairs = (assignment.partition("=") for assignment in self._setenv)
         return {
             name: value if equals else os.environ[name]

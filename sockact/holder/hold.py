@@ -223,6 +223,11 @@ def _begin(
         latest = memory or told
         for line in elsewhere(arrival.manifest):
             warn(f"{path}: {line}")
+        if arrival.stored:
+            say(
+                f"warning: {counted(len(arrival.stored))} that services had stored with the former"
+                " owner are closed; only a supervisor keeps them"
+            )
         holder = Holder(
             reactor,
             arrival,
@@ -240,7 +245,7 @@ def _begin(
         handles, arrival.handles = arrival.handles, ()
         _add_taken(holder, arrival.manifest, handles, told)
         for one in memory.sets if memory else ():
-            holder.add_stored(one, found.stored)
+            holder.add_remembered(one, found.stored)
         passed, found.passed = found.passed, []
         _add_named(holder, passed, rule)
         opened = _add_opened(holder, specs, rule, warn, say)

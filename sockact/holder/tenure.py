@@ -157,7 +157,7 @@ class Holder(Tenure):
         self._name(handles)
         self.add_set(name, manifest, handles, rule, since)
 
-    def add_stored(self, one: Remembered, found: dict[str, OwnedFd]) -> None:
+    def add_remembered(self, one: Remembered, found: dict[str, OwnedFd]) -> None:
         """Add a set that is in the fd store, or what is left of it.
 
         Args:

@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from sockact.rendezvous.manifest import Manifest
-from sockact.rendezvous.messages import Listing, Message, Reason
+from sockact.rendezvous.messages import Json, Listing, Message, Reason
 from sockact.rendezvous.policy import Rule
 from sockact.spec import AsValue
 
@@ -92,10 +92,34 @@ class Store(Action, Generic[H]):
 
 
 @attrs.frozen(eq=False, repr=False)
+class Park(Action, Generic[H]):
+    """Owner: keep what a service has stored with the former owner; then `stored` or `refuse`.
+
+    Its handles are the driver's.
+    """
+
+    manifest: Manifest
+    handles: tuple[H, ...]
+
+
+@attrs.frozen(eq=False, repr=False)
 class DropSets(Action):
     """Owner: close these sets; then `dropped`."""
 
     names: tuple[str, ...]
+
+
+@attrs.frozen(eq=False, repr=False)
+class Command(Action):
+    """Owner: carry out a command, however long that takes; then `answered`, `failed` or `refuse`.
+
+    Attributes:
+        name: Which one.
+        arguments: What it needs to know.
+    """
+
+    name: str
+    arguments: Json
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -123,6 +147,13 @@ class Listed(Action):
     """Client: a part of what there is."""
 
     listing: Listing
+
+
+@attrs.frozen(eq=False, repr=False)
+class Answered(Action):
+    """Client: a part of the answer to a command."""
+
+    text: str
 
 
 @attrs.frozen(eq=False, repr=False)

@@ -7,7 +7,9 @@ goes on serving. Until it is used it can be abandoned as if nobody had asked.
 import errno
 import socket as _socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+import attrs
 
 from sockact.errors import (
     OwnerNotFoundError,
@@ -18,7 +20,7 @@ from sockact.errors import (
 )
 from sockact.fd.own import OwnedFd
 from sockact.fd.probe import borrowed
-from sockact.rendezvous.manifest import Manifest
+from sockact.rendezvous.manifest import STORED, STORED_KEPT, Entry, Manifest
 from sockact.rendezvous.meet import WAIT_SECONDS, Place, checked_path, connect
 from sockact.rendezvous.messages import Op, Request
 from sockact.rendezvous.react import Reactor
@@ -27,6 +29,33 @@ from sockact.rendezvous.talk import close_all
 
 LISTENER, LOCK, OWNER, STATE = "rendezvous", "lock", "owner", "state"
 TURN, ELDER = "turn", "elder"
+
+
+@attrs.frozen(eq=False)
+class Parked:
+    """A descriptor that a service has stored with its supervisor (FDSTORE=1, sd_notify(3)).
+
+    Attributes:
+        service: The service.
+        name: Its fd name.
+        handle: The descriptor, owned by whoever has this.
+        poll: Whether it leaves the store when it hangs up (FDPOLL=).
+    """
+
+    service: str
+    name: str
+    handle: OwnedFd
+    poll: bool = True
+
+    @classmethod
+    def of(cls, entry: Entry, handle: OwnedFd) -> "Parked":
+        """Take ownership of a descriptor that came with this entry."""
+        return cls(entry.address, entry.name, handle, entry.role == STORED)
+
+
+def close_parked(parked: Iterable[Parked]) -> None:
+    """Close every descriptor."""
+    close_all([one.handle for one in parked])
 
 
 class Arrival:
@@ -39,6 +68,7 @@ class Arrival:
         handles: The descriptors taken, in the same order.
         asking: The conversation with the owner; None if there was none.
         state: What a holder remembers of its sets; see `sockact.holder`.
+        stored: What the services of a supervisor have stored with it.
         generation: The generation that the next owner will be.
     """
 
@@ -50,6 +80,7 @@ class Arrival:
         self.manifest = Manifest()
         self.handles: tuple[OwnedFd, ...] = ()
         self.state: list[OwnedFd] = []
+        self.stored: list[Parked] = []
         self.turns: dict[str, OwnedFd] = {}
         self.generation = asking.side.generation + 1 if asking else 1
 
@@ -59,6 +90,7 @@ class Arrival:
             self.asking.abandon(why)
         close_all(self.handles)
         close_all(self.state)
+        close_parked(self.stored)
         close_all(list(self.turns.values()))
         self.handles = ()
         if self.listener:
@@ -207,6 +239,8 @@ def _sort(arrival: Arrival, asking: Asking, handles: Sequence[OwnedFd]) -> None:
             arrival.turns[role] = handles[i]
         elif role == STATE:
             arrival.state.append(handles[i])
+        elif role in (STORED, STORED_KEPT):
+            arrival.stored.append(Parked.of(manifest[i], handles[i]))
         elif role:
             handles[i].close()  # a newer owner's duty, which is none of ours
     arrival.manifest = manifest.select(sets)

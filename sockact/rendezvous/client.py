@@ -1,6 +1,6 @@
 """The client's end of a connection. Pure; see `sockact.rendezvous.machine`.
 
-A client is a taker, or somebody who gets, puts, lists or drops.
+A client is a taker, or somebody who gets, puts, lists, drops or gives a command.
 """
 
 from typing import TypeVar
@@ -9,6 +9,7 @@ from sockact.rendezvous.actions import (
     Action,
     Adopt,
     Alone,
+    Answered,
     Close,
     CloseHandles,
     Failed,
@@ -20,8 +21,9 @@ from sockact.rendezvous.actions import (
     Succeeded,
 )
 from sockact.rendezvous.machine import Side, text_of
-from sockact.rendezvous.manifest import Manifest
+from sockact.rendezvous.manifest import STORED, Manifest
 from sockact.rendezvous.messages import (
+    ANSWER_MAX,
     ENTRIES_MAX,
     FDS_MAX,
     VERSION,
@@ -29,6 +31,7 @@ from sockact.rendezvous.messages import (
     Accept,
     Ack,
     Adopted,
+    Answer,
     Commit,
     Committed,
     Done,
@@ -55,7 +58,15 @@ _ANSWERS: dict[type[Message], tuple[Op, ...]] = {
     Offer: (Op.GET, Op.TAKEOVER),
     Listing: (Op.LIST,),
     Done: (Op.DROP,),
+    Answer: (Op.CONTROL,),
 }
+_NEEDS = {
+    (Op.PUT, ""): ("store", "this owner serves; only a holder takes a put"),
+    (Op.PUT, STORED): ("fdstore", "this owner keeps no fdstore"),
+    (Op.CONTROL, ""): ("control", "this owner takes no commands"),
+}
+"""The capability that a request with a role needs, and what is said if the owner has it not."""
+_WELCOMES = {Op.PUT: Event.WELCOME_PUT, Op.CONTROL: Event.WELCOME_CONTROL}
 _EVENTS: dict[type[Message], Event] = {
     Welcome: Event.WELCOME,
     Accept: Event.ACCEPT,
@@ -70,7 +81,7 @@ _EVENTS: dict[type[Message], Event] = {
 
 
 class ClientSide(Side[ClientState, H]):
-    """The client's end of a connection: of a taker, or of somebody who puts, lists or drops.
+    """The client's end of a connection: of a taker, or of anybody else who asks for something.
 
     Attributes:
         state: Where it stands.
@@ -104,10 +115,12 @@ class ClientSide(Side[ClientState, H]):
         self._hello = hello or Hello(1, VERSION)
         self._give = give
         self._listed_rows = 0
+        self._answered_size = 0
         self._led = False
         self._released = False
         # Who speaks one version need not wait to learn which one it is; it saves a round trip.
-        self._at_once = give is None and self._hello.oldest == self._hello.newest
+        one = self._hello.oldest == self._hello.newest
+        self._at_once = one and (request.op, request.role) not in _NEEDS
         super().__init__(ClientState.GREETING, now, identify)
 
     # What happens.
@@ -155,6 +168,8 @@ class ClientSide(Side[ClientState, H]):
                 return self._acked(message, now)
             case Listing():
                 return self._listed(message, now)
+            case Answer():
+                return self._answered(message, now)
         event = _EVENTS.get(type(message))
         if event is None:
             raise BrokenError(f"a {message.TYPE} message is not the owner's to send")
@@ -162,8 +177,8 @@ class ClientSide(Side[ClientState, H]):
             reason = getattr(message, "reason", Reason.FAILED)
             refused = isinstance(message, Refuse)
             return self._end(event, reason, text_of(message), now, refused=refused)
-        if event is Event.WELCOME and self._give is not None:
-            event = Event.WELCOME_PUT
+        if event is Event.WELCOME:
+            event = _WELCOMES.get(self._request.op, event)
         self._move(event, now)
         return self._moved(message, now)
 
@@ -173,6 +188,14 @@ class ClientSide(Side[ClientState, H]):
             raise BrokenError(f"{self._listed_rows} descriptors are too many", Reason.LIMIT)
         self._move(Event.LIST_PART if listing.more else Event.LISTING, now)
         return [Listed(listing)] if listing.more else [Listed(listing), Succeeded(), Close()]
+
+    def _answered(self, answer: Answer, now: float) -> list[Action]:
+        self._answered_size += len(answer.text)
+        if self._answered_size > ANSWER_MAX:
+            raise BrokenError(f"an answer of more than {ANSWER_MAX} characters", Reason.LIMIT)
+        self._move(Event.ANSWER_PART if answer.more else Event.ANSWER, now)
+        part = Answered(answer.text)
+        return [part] if answer.more else [part, Succeeded(), Close()]
 
     def _moved(self, message: Message, now: float) -> list[Action]:
         match message:
@@ -192,14 +215,16 @@ class ClientSide(Side[ClientState, H]):
         if not self._hello.oldest <= welcome.version <= self._hello.newest:
             raise BrokenError(f"the owner speaks version {welcome.version}", Reason.VERSION)
         self.generation = welcome.generation
-        if self._give is None:
-            return [] if self._at_once else [Send(self._request)]
-        if "store" not in welcome.offers:
-            text = "this owner serves; only a holder takes a put"
+        if self._at_once:
+            return []
+        needed, text = _NEEDS.get((self._request.op, self._request.role), ("", ""))
+        if needed and needed not in welcome.offers:
             told = Abort(Reason.CANCELLED, text)
             return self._end(
                 Event.DO_CANCEL, Reason.UNSUPPORTED, text, now, told=told, refused=True
             )
+        if self._give is None:
+            return [Send(self._request)]
         self._giving = Giving(*self._give, min(FDS_MAX, welcome.fds or 1))
         return [Send(self._request), *(Send(offer) for offer in self._giving.offers())]
 

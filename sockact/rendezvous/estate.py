@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from sockact.rendezvous.manifest import Manifest
+from sockact.rendezvous.manifest import Entry, Manifest
 from sockact.rendezvous.policy import Policy, Rule, Who
 from sockact.spec import AsValue
 
@@ -55,8 +55,11 @@ class Estate(Generic[H]):
         policy: Who is who.
         generation: How many owners there have been, this one included.
         stores: Whether sets may be put and dropped: whether this is a holder.
+        commands: Whether it takes commands.
+        parks: Whether it keeps what services have stored with a former owner.
         sets: By name, in the order in which they came.
         duties: What goes along with a takeover beside the sets; see `Entry.role`.
+        stored: What goes along with a takeover, but changes more often than that.
         phase: Who has the sockets.
         successor: Who is taking over, or has.
         writers: Names of sets that are being put at this moment.
@@ -67,11 +70,20 @@ class Estate(Generic[H]):
         self.policy = policy
         self.generation = generation
         self.stores = stores
+        self.commands = False
+        self.parks = False
         self.sets: dict[str, HeldSet[H]] = {}
         self.duties: tuple[Manifest, tuple[H, ...]] = (Manifest(), ())
+        self.stored: dict[H, Entry] = {}
         self.phase = Phase.OWNING
         self.successor: Who | None = None
         self.writers: list[str] = []
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """What it does beyond what every owner does, by the names of the protocol."""
+        has = {"store": self.stores, "control": self.commands, "fdstore": self.parks}
+        return tuple(name for name, there in has.items() if there)
 
     def visible(self, who: Who) -> list[HeldSet[H]]:
         """Return the sets that `who` may know of."""
@@ -109,9 +121,10 @@ class Estate(Generic[H]):
         return _joined(found)
 
     def everything(self) -> tuple[Manifest, tuple[H, ...]]:
-        """Return all sets, and the duties behind them: what a takeover passes."""
+        """Return what a takeover passes: all sets, then the duties and what is stored."""
         sets = [(held.manifest, held.handles) for held in self.sets.values()]
-        return _joined([*sets, self.duties])
+        stored = [(Manifest(self.stored.values()), tuple(self.stored))] if self.stored else []
+        return _joined([*sets, self.duties, *stored])
 
     def rules(self) -> list[Rule]:
         """Return the rules of all sets."""

@@ -6,13 +6,13 @@ goes on as if nobody had asked.
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 
 import attrs
 
 from sockact import directives
 from sockact.fd.own import OwnedFd
-from sockact.rendezvous.arrive import Arrival, arrive
+from sockact.rendezvous.arrive import Arrival, Parked, arrive, close_parked
 from sockact.rendezvous.inspect import elsewhere, manifest_of
 from sockact.rendezvous.manifest import Manifest
 from sockact.rendezvous.match import pair
@@ -39,6 +39,7 @@ class Options:
         drain: Seconds that its own drain may last, once it has a successor; 0 for ever.
         trusted: Users who may own the path besides root and this process's own user.
         stream: Whether to publish a path with SOCK_STREAM, as where there is no SOCK_SEQPACKET.
+        blocking: Whether what is opened blocks, unless its definition says otherwise.
     """
 
     timeout: float = 30.0
@@ -46,6 +47,11 @@ class Options:
     drain: float = 0.0
     trusted: tuple[int, ...] = ()
     stream: bool = False
+    blocking: bool = False
+
+
+Open = Callable[[Sequence[SocketSpec]], SocketSet]
+"""Opens every listener of the definitions in their order, or none; `open_specs` does."""
 
 
 def non_blocking(spec: SocketSpec) -> SocketSpec:
@@ -89,26 +95,20 @@ def _furnish(
     manifest: Manifest,
     handles: Sequence[OwnedFd],
     specs: Sequence[SocketSpec],
-    warn: Warn,
-    *,
-    replace: bool = False,
+    open_: Open,
 ) -> _Furnished:
     """Give each listener of the definitions, resolved, what was taken for it, or open it.
 
     Takes ownership of the handles, and closes them if it fails.
     """
     listeners = [listener for spec in specs for listener in spec.listeners]
-    found, unwanted = pair(listeners, list(manifest), _any_version())
+    found, unwanted = pair(listeners, list(manifest), any_version())
     missing = {id(one) for one, index in zip(listeners, found, strict=True) if index is None}
-    to_open = [
-        attrs.evolve(spec, listeners=tuple(one for one in spec.listeners if id(one) in missing))
-        for spec in specs
-        if any(id(one) in missing for one in spec.listeners)
-    ]
+    to_open = missing_of(specs, missing)
     opened = SocketSet()
     furnished = _Furnished()
     try:
-        opened = open_specs(to_open, replace=replace, warn=warn)
+        opened = open_(to_open)
         new = iter(list(opened))
         rows = []
         for listener, index in zip(listeners, found, strict=True):
@@ -139,7 +139,17 @@ def _furnish(
     return furnished
 
 
-def _any_version() -> int:
+def missing_of(specs: Sequence[SocketSpec], missing: Container[int]) -> list[SocketSpec]:
+    """Return the definitions with those listeners alone whose id is in `missing`."""
+    return [
+        attrs.evolve(spec, listeners=tuple(one for one in spec.listeners if id(one) in missing))
+        for spec in specs
+        if any(id(one) in missing for one in spec.listeners)
+    ]
+
+
+def any_version() -> int:
+    """Return the IP version of "every address of this machine"."""
     return 6 if has_ipv6() else 4
 
 
@@ -160,11 +170,28 @@ def keep(tenure: Tenure, sockets: SocketSet, rows: Manifest) -> None:
 
 
 def come(
-    path: str, specs: Sequence[SocketSpec], options: Options, warn: Warn
+    path: str,
+    specs: Sequence[SocketSpec],
+    options: Options,
+    warn: Warn,
+    *,
+    open: Open | None = None,  # noqa: A002 - as the method of a unit is called
+    reactor: Reactor | None = None,
+    stored: list[Parked] | None = None,
 ) -> tuple[Reactor, Tenure, SocketSet]:
     """Take over from the owner at `path`, or be the first; open what the definitions add.
 
     Without definitions everything is taken as it is.
+
+    Args:
+        path: The rendezvous.
+        specs: The definitions.
+        options: How to come there.
+        warn: Called with a line for each option that could not be set, and the like.
+        open: What opens what the definitions add, resolved; by default `open_specs`.
+        reactor: What is to drive it, which stays the caller's; by default a new one.
+        stored: Gets what the services of the former owner had stored, owned by the caller, once
+            nothing can fail any more; by default that is closed.
 
     Returns:
         What drives it, the tenure, and the program's sockets, all owned by the caller.
@@ -173,24 +200,27 @@ def come(
         RendezvousError: As `arrive` says.
         BindError: A listener that is new could not be opened; the owner goes on.
     """
-    reactor = Reactor()
+    opener = open or (lambda missing: open_specs(missing, warn=warn))
+    drive = reactor or Reactor()
     arrival: Arrival | None = None
     tenure: Tenure | None = None
+    parked: list[Parked] = []
     sockets = SocketSet()
     try:
         arrival = arrive(
-            reactor,
+            drive,
             path,
             timeout=options.timeout,
             patience=options.patience,
             trusted=options.trusted,
         )
+        parked, arrival.stored = arrival.stored, []
         for line in elsewhere(arrival.manifest):
             warn(f"{path}: {line}")
         if specs:
-            specs = [resolve_spec(non_blocking(spec)) for spec in specs]
+            specs = [resolved(spec, options) for spec in specs]
             handles, arrival.handles = arrival.handles, ()
-            furnished = _furnish(arrival.manifest, handles, specs, warn)
+            furnished = _furnish(arrival.manifest, handles, specs, opener)
         else:
             furnished = _Furnished()
             furnished.rows = arrival.manifest
@@ -198,7 +228,7 @@ def come(
             furnished.sockets = as_set(arrival.manifest.names, handles)
         sockets = furnished.sockets
         tenure = Tenure(
-            reactor, arrival, drain=options.drain, kind=STREAM if options.stream else SEQPACKET
+            drive, arrival, drain=options.drain, kind=STREAM if options.stream else SEQPACKET
         )
         arrival = None
         keep(tenure, sockets, furnished.rows)
@@ -210,9 +240,20 @@ def come(
             tenure.close(str(error))
         elif arrival:
             arrival.abandon(str(error))
-        reactor.close()
+        close_parked(parked)
+        if reactor is None:
+            drive.close()
         raise
-    return reactor, tenure, sockets
+    if stored is None:
+        close_parked(parked)
+    else:
+        stored += parked
+    return drive, tenure, sockets
+
+
+def resolved(spec: SocketSpec, options: Options) -> SocketSpec:
+    """Return a definition as `come` uses it."""
+    return resolve_spec(spec if options.blocking else non_blocking(spec))
 
 
 def take_for(
@@ -235,7 +276,7 @@ def take_for(
     specs = [resolve_spec(spec) for spec in specs]
     listeners = [listener for spec in specs for listener in spec.listeners]
     entries = [one.entry for one in holdings(path, timeout=timeout, trusted=trusted)]
-    found, _ = pair(listeners, entries, _any_version())
+    found, _ = pair(listeners, entries, any_version())
     sets = dict.fromkeys(entries[index].set for index in found if index is not None)
     taken = take(path, *sets, timeout=timeout, trusted=trusted) if sets else SocketSet()
     try:
@@ -247,7 +288,9 @@ def take_for(
         warn(f"{path}: {line}")
     handles = list(taken)
     taken.forget()
-    furnished = _furnish(manifest, handles, specs, warn, replace=replace)
+    furnished = _furnish(
+        manifest, handles, specs, lambda missing: open_specs(missing, replace=replace, warn=warn)
+    )
     close_all(furnished.dropped)
     return furnished.sockets
 

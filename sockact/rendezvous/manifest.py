@@ -19,6 +19,10 @@ _NO_NAME = re.compile("[\x00-\x1f\x7f:]")
 """What would make LISTEN_FDNAMES say something else (sd_listen_fds(3))."""
 _PART_BYTES = 56_000
 
+STORED, STORED_KEPT = "fdstore", "fdstore-kept"
+"""The roles of what a service has stored with its supervisor; the second kind stays when it hangs
+up."""
+
 Identity = tuple[int, int]
 """What a file description is: st_dev and st_ino, the same for each of its descriptors anywhere."""
 
@@ -41,8 +45,9 @@ class Entry(AsValue):
         namespace: SO_NETNS_COOKIE of a socket, 0 where there is none.
         role: Empty for what a program serves; ``rendezvous`` for the listener of the path, ``lock``
             for the lock of the path, ``owner`` for a pidfd of the owner, ``state`` for what a
-            holder remembers of its sets, ``turn`` and ``elder`` for who may inherit: they go with
-            a takeover.
+            holder remembers of its sets, ``turn`` and ``elder`` for who may inherit, ``fdstore``
+            and ``fdstore-kept`` for what a service, which is the address, has stored with its
+            supervisor: they go with a takeover.
     """
 
     set: str

@@ -3,6 +3,8 @@
 import socket as _socket
 from collections.abc import Iterable, Sequence
 
+import attrs
+
 from sockact.rendezvous.manifest import Entry
 from sockact.spec import (
     InetAddress,
@@ -72,14 +74,26 @@ def _packed(family: int, host: str) -> bytes:
 
 
 def pair(
-    listeners: Iterable[ListenerSpec], entries: Sequence[Entry], any_version: int
+    listeners: Iterable[ListenerSpec],
+    entries: Sequence[Entry],
+    any_version: int,
+    *,
+    renamed: bool = False,
 ) -> tuple[list[int | None], list[int]]:
     """Find for each listener an entry that nobody else has found.
+
+    Args:
+        listeners: The definitions, with host names resolved.
+        entries: What the descriptors are.
+        any_version: The IP version, 4 or 6, of "every address of this machine".
+        renamed: Whether an entry that no listener of its name wants may be that of another name. A
+            port that the kernel is to choose is no address, so there the name has to be the same.
 
     Returns:
         For each listener the index of its entry, or None; and the indices of entries that no
         listener wants, duties left out.
     """
+    listeners = list(listeners)
     free: dict[str, list[int]] = {}
     for index, entry in enumerate(entries):
         if not entry.role:
@@ -91,4 +105,38 @@ def pair(
         if chosen is not None:
             candidates.remove(chosen)
         found.append(chosen)
+    if renamed:
+        _pair_renamed(listeners, entries, any_version, found, free)
     return found, sorted(index for indices in free.values() for index in indices)
+
+
+def _pair_renamed(
+    listeners: Sequence[ListenerSpec],
+    entries: Sequence[Entry],
+    any_version: int,
+    found: list[int | None],
+    free: dict[str, list[int]],
+) -> None:
+    """Find entries of any name for listeners that have none; both `found` and `free` change."""
+    places: dict[str, list[int]] = {}
+    for index in sorted(index for indices in free.values() for index in indices):
+        places.setdefault(_place(entries[index].address), []).append(index)
+    for number, listener in enumerate(listeners):
+        if found[number] is not None or getattr(listener.address, "port", None) == 0:
+            continue
+        address = listener.address
+        text = str(address)
+        if isinstance(address, NetlinkAddress):
+            text = f"{address.protocol} {address.group}"
+        for index in places.get(_place(text), []):
+            entry = entries[index]
+            if matches(attrs.evolve(listener, name=entry.name), entry, any_version):
+                found[number] = index
+                free[entry.name].remove(index)
+                places[_place(entry.address)].remove(index)
+                break
+
+
+def _place(address: str) -> str:
+    """Return what two addresses that are the same have in common: the port, or the last name."""
+    return address.partition("%")[0].rpartition("/")[2].rpartition(":")[2]

@@ -7,7 +7,7 @@ there is to a message.
 """
 
 import enum
-from typing import ClassVar
+from typing import ClassVar, NewType
 
 import attrs
 
@@ -32,6 +32,27 @@ NAME_MAX = 255
 TEXT_MAX = 4096
 """Characters in an address or an explanation."""
 
+DEPTH_MAX = 32
+"""How deep the arguments of a command may be nested."""
+
+PART_MAX = 30_000
+"""Characters in one part of an answer, as written here: in JSON each may take two bytes."""
+
+ANSWER_MAX = 2**24
+"""Characters in an answer, in all its parts."""
+
+Part = NewType("Part", str)
+"""A part of a text that may be long: no longer than a message."""
+
+
+class Json(str):
+    """The text of a JSON object, in ASCII; a message has the object itself."""
+
+    __slots__ = ()
+
+
+_NOTHING = Json("{}")
+
 
 class Op(enum.Enum):
     """What a client asks for."""
@@ -41,6 +62,7 @@ class Op(enum.Enum):
     PUT = "put"
     LIST = "list"
     DROP = "drop"
+    CONTROL = "control"
 
 
 class Reason(enum.Enum):
@@ -98,7 +120,8 @@ class Welcome(Message):
 
     Attributes:
         version: The version that is spoken from here on.
-        offers: Capabilities that the owner has: ``store`` is a holder's (put and drop).
+        offers: Capabilities that the owner has: ``store`` is a holder's (put and drop), ``control``
+            is that of one that takes commands, ``fdstore`` of one that keeps what services store.
         generation: Its generation.
         fds: The most descriptors that it takes in one message.
         pid: Its process id in its own namespace; for people.
@@ -123,6 +146,10 @@ class Request(Message):
         uids: PUT: users who may get the set, besides root and the owner's own.
         gids: PUT: groups that may.
         replace: PUT: whether a set of that name may be replaced.
+        role: PUT: the role of what is put: ``fdstore`` for what a service has stored; empty for a
+            set.
+        command: CONTROL: what the owner is to do; which commands there are is its own matter.
+        arguments: CONTROL: what the command needs to know.
     """
 
     TYPE: ClassVar[str] = "request"
@@ -132,6 +159,9 @@ class Request(Message):
     uids: tuple[int, ...] = ()
     gids: tuple[int, ...] = ()
     replace: bool = False
+    role: str = ""
+    command: str = ""
+    arguments: Json = _NOTHING
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -292,10 +322,24 @@ class Listing(Message):
     unit: tuple[str, ...] = ()
 
 
+@attrs.frozen(eq=False, repr=False)
+class Answer(Message):
+    """A part of the answer to CONTROL.
+
+    Attributes:
+        text: All parts together are the text of one JSON object, which is the answer.
+        more: Whether another part follows.
+    """
+
+    TYPE: ClassVar[str] = "answer"
+    text: Part
+    more: bool = False
+
+
 MESSAGES: dict[str, type[Message]] = {
     kind.TYPE: kind
     for kind in (
         Hello, Welcome, Request, Offer, Accept, Refuse, Fds, Ack, Adopted, Done, Ready, Commit,
-        Committed, Drain, Gone, Release, Abort, Alive, Listing,
+        Committed, Drain, Gone, Release, Abort, Alive, Listing, Answer,
     )
 }  # fmt: skip

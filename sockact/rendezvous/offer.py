@@ -6,11 +6,12 @@ said a word.
 """
 
 import contextlib
+import json
 import os
 import resource
 import socket as _socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from sockact.fd.own import OwnedFd
@@ -18,9 +19,11 @@ from sockact.fd.peer import allow_descriptors, peer_pidfd
 from sockact.rendezvous.actions import (
     Action,
     CloseReserve,
+    Command,
     Consider,
     DropSets,
     Failed,
+    Park,
     Report,
     Resume,
     StopAccepting,
@@ -44,12 +47,20 @@ CONNECTIONS_KEPT = 32
 """How many of them are for root and the owner's own user: others together cannot keep them out."""
 
 CONNECTIONS_EACH = 16
-"""Connections of one user at a time, root and the owner's own included."""
+"""Connections of one user at a time, root and the owner's own included; commands under way are
+not counted, for they may take long, and a takeover is not to wait for them."""
+
+COMMANDS_MAX = 32
+"""Commands under way at a time."""
 
 _ACCEPTS = 16
 _PAUSE_SECONDS = 0.1
 _SPARE_FDS = 32
 _LISTED_ROWS = 100
+
+
+Reply = Callable[[Mapping[str, object]], None]
+"""Gets the answer to a command, in values of JSON; once, at any time, by the reactor's thread."""
 
 
 class Keeper(Protocol):
@@ -75,8 +86,19 @@ class Keeper(Protocol):
     ) -> None:
         """Keep a set, taking ownership of its handles; raise OSError or ValueError if not."""
 
+    def park(self, manifest: Manifest, handles: tuple[OwnedFd, ...]) -> None:
+        """Keep what a service has stored, as `store` does a set."""
+
     def drop(self, names: Sequence[str]) -> None:
         """Close sets."""
+
+    def control(
+        self, who: Who, command: str, arguments: Mapping[str, object], answer: Reply
+    ) -> None:
+        """Begin to carry out a command; `answer` tells what came of it, now or later.
+
+        If the client goes away meanwhile, the command goes on, and its answer is thrown away.
+        """
 
     def trouble(self, who: Who, text: str) -> None:
         """Hear of a conversation that came to nothing."""
@@ -126,10 +148,18 @@ def _who(talk: Talk) -> Who | None:
     return talk.side.who if isinstance(talk.side, OwnerSide) else None
 
 
+def _gives(talk: Talk) -> bool:
+    return isinstance(talk.side, OwnerSide) and talk.side.gives
+
+
+def _obeys(talk: Talk) -> bool:
+    return talk.side.state is OwnerState.OBEYING
+
+
 def _farewell(talk: Talk, why: str) -> list[Action]:
     """Break off; who has not got far is to ask again, whoever the owner is then."""
     now = time.monotonic()
-    if talk.side.state is OwnerState.PREPARED:
+    if talk.side.state in (OwnerState.PREPARED, OwnerState.OBEYING):
         return talk.side.cancel(why, now)
     return talk.side.refuse(Reason.BUSY, why, now)
 
@@ -156,6 +186,7 @@ class Owner:
         self._drain = drain
         self._talks: dict[Talk, int] = {}
         self._successor: Talk | None = None
+        self._when_idle: list[Callable[[], None]] = []
         self._listening = False
         self._closed = False
         self._paused_until: float | None = None
@@ -228,7 +259,8 @@ class Owner:
             nobody = nameless(who, policy.overflow_uid)
             comma = "," if nobody else ""
             return Refuse(Reason.DENIED, f"uid {who.uid}{nobody}{comma} may do nothing here")
-        if sum(uid == who.uid for uid in self._talks.values()) >= CONNECTIONS_EACH:
+        counted = [uid for talk, uid in self._talks.items() if not _obeys(talk)]
+        if counted.count(who.uid) >= CONNECTIONS_EACH:
             return Refuse(Reason.LIMIT, f"uid {who.uid} has too many connections here")
         others = CONNECTIONS_MAX - CONNECTIONS_KEPT
         if len(self._talks) >= others and not self._estate.policy.may_manage(who):
@@ -238,6 +270,16 @@ class Owner:
     def _forget(self, talk: Talk) -> None:
         self._talks.pop(talk, None)
         self._listen()
+        self._run_when_idle()
+
+    def when_idle(self, callback: Callable[[], None]) -> None:
+        """Call `callback` as soon as nobody is being given anything, or may be given it again."""
+        self._when_idle.append(callback)
+        self._run_when_idle()
+
+    def _run_when_idle(self) -> None:
+        while self._when_idle and not any(map(_gives, self._talks)):
+            self._when_idle.pop()()
 
     # For the reactor.
 
@@ -254,8 +296,10 @@ class Owner:
     def _act(self, talk: Talk, side: OwnerSide[OwnedFd], action: Action) -> None:
         keeper = self._keeper
         match action:
-            case Consider() | Store() | DropSets() | Report():
+            case Consider() | Store() | Park() | DropSets() | Report():
                 talk.perform(self._answer(talk, side, action))
+            case Command():
+                self._obey(talk, side, action)
             case StopAccepting():
                 self._successor = talk
                 self._listen()
@@ -276,6 +320,32 @@ class Owner:
             case Failed():
                 keeper.trouble(side.who, action.text)
 
+    def _obey(self, talk: Talk, side: OwnerSide[OwnedFd], command: Command) -> None:
+        """Have a command carried out, whose answer may come at once, or in minutes, or never."""
+        if sum(map(_obeys, self._talks)) > COMMANDS_MAX:
+            text = f"{COMMANDS_MAX} commands are under way here"
+            talk.perform(side.refuse(Reason.LIMIT, text, time.monotonic()))
+            return
+
+        def answer(found: Mapping[str, object]) -> None:
+            if not _obeys(talk):
+                return  # its client has gone
+            try:
+                text = json.dumps(found, separators=(",", ":"), allow_nan=False)
+            except BaseException:
+                talk.perform(side.failed("the answer is no JSON", time.monotonic()))
+                raise
+            talk.perform(side.answered(text, time.monotonic()))
+
+        try:
+            self._keeper.control(side.who, command.name, json.loads(command.arguments), answer)
+        except Exception as error:
+            import logging  # noqa: PLC0415 - nothing is to be logged as a rule
+
+            logging.getLogger("sockact").exception("a command failed: %s", command.name)
+            if _obeys(talk):
+                talk.perform(side.failed(f"the command failed: {error}", time.monotonic()))
+
     def _watch(self, talk: Talk) -> None:
         """Hear of a successor's death though a child of its own keeps the connection open."""
         with contextlib.suppress(OSError):
@@ -286,7 +356,7 @@ class Owner:
         self,
         talk: Talk,
         side: OwnerSide[OwnedFd],
-        action: Consider | Store[OwnedFd] | DropSets | Report,
+        action: Consider | Store[OwnedFd] | Park[OwnedFd] | DropSets | Report,
     ) -> list[Action]:
         """Do what a client asks for, and return what follows."""
         now, keeper = time.monotonic(), self._keeper
@@ -296,9 +366,12 @@ class Owner:
                     return side.refuse(Reason.LIMIT, why, now)
                 allow_descriptors(talk.socket)
                 return side.accept(now)
-            case Store():
+            case Store() | Park():
                 try:
-                    keeper.store(action.name, action.rule, action.manifest, action.handles)
+                    if isinstance(action, Park):
+                        keeper.park(action.manifest, action.handles)
+                    else:
+                        keeper.store(action.name, action.rule, action.manifest, action.handles)
                 except (OSError, ValueError) as error:
                     text = getattr(error, "strerror", None) or str(error)
                     return side.refuse(Reason.FAILED, text, now)
@@ -333,6 +406,12 @@ class Owner:
                         )
                     )
         return [*parts, Listing(Manifest())]
+
+    @property
+    def given(self) -> tuple[OwnedFd, ...]:
+        """What the successor has been given."""
+        side = self._successor.side if self._successor else None
+        return side.given if isinstance(side, OwnerSide) else ()
 
     def catch_up(self) -> None:
         """Read what the successor has said already: perhaps its end."""

@@ -8,8 +8,10 @@ from sockact.rendezvous.actions import (
     Close,
     CloseHandles,
     CloseReserve,
+    Command,
     DropSets,
     Failed,
+    Park,
     Report,
     Resume,
     Send,
@@ -19,13 +21,17 @@ from sockact.rendezvous.actions import (
 )
 from sockact.rendezvous.estate import Estate, Phase
 from sockact.rendezvous.machine import Side, text_of
+from sockact.rendezvous.manifest import STORED, STORED_KEPT
 from sockact.rendezvous.messages import (
+    ANSWER_MAX,
     FDS_MAX,
+    PART_MAX,
     VERSION,
     Abort,
     Accept,
     Ack,
     Adopted,
+    Answer,
     Commit,
     Committed,
     Done,
@@ -36,6 +42,7 @@ from sockact.rendezvous.messages import (
     Message,
     Offer,
     Op,
+    Part,
     Ready,
     Reason,
     Refuse,
@@ -72,6 +79,7 @@ _ASKED = {
     Op.PUT: Event.ASK_PUT,
     Op.LIST: Event.ASK_LIST,
     Op.DROP: Event.ASK_DROP,
+    Op.CONTROL: Event.ASK_CONTROL,
 }
 
 
@@ -130,6 +138,16 @@ class OwnerSide(Side[OwnerState, H]):
         self._handing = False
         super().__init__(OwnerState.GREETING, now, identify)
 
+    @property
+    def gives(self) -> bool:
+        """Whether the client is being given something, or has it and may give it back."""
+        return self._giving is not None and self.state not in FINAL
+
+    @property
+    def given(self) -> tuple[H, ...]:
+        """What has been offered to the client."""
+        return self._giving.handles if self._giving else ()
+
     # What happens.
 
     def lost(self, now: float, *, dead: bool) -> list[Action]:
@@ -154,6 +172,21 @@ class OwnerSide(Side[OwnerState, H]):
         """The sets are closed."""
         self._move(Event.DO_ANSWER, now)
         return [Send(Done()), Close()]
+
+    def answered(self, text: str, now: float) -> list[Action]:
+        """Send what a command has come to: the text of a JSON object, in ASCII."""
+        if len(text) > ANSWER_MAX:
+            return self.failed(
+                f"the answer has {len(text)} characters; {ANSWER_MAX} are the most", now
+            )
+        self._move(Event.DO_ANSWER, now)
+        parts = [Part(text[at : at + PART_MAX]) for at in range(0, len(text), PART_MAX)]
+        last = len(parts) - 1
+        return [*(Send(Answer(part, i != last)) for i, part in enumerate(parts)), Close()]
+
+    def failed(self, text: str, now: float) -> list[Action]:
+        """Break off: what was asked for has been begun, and has failed."""
+        return self._break(Reason.FAILED, text, now)
 
     def drained(self, now: float) -> list[Action]:
         """What was accepted is finished, and the reserve can be closed.
@@ -201,7 +234,7 @@ class OwnerSide(Side[OwnerState, H]):
         return self._chunk()  # Accept
 
     def _greet(self, hello: Hello, now: float) -> list[Action]:
-        offers = ("store",) if self._estate.stores else ()
+        offers = self._estate.capabilities
         refusal = _unsupported(hello, offers)
         if refusal:
             return self.refuse(refusal.reason, refusal.text, now)
@@ -223,6 +256,9 @@ class OwnerSide(Side[OwnerState, H]):
             case Op.DROP:
                 self._move(Event.ASK_DROP, now)
                 return [DropSets(request.names)]
+            case Op.CONTROL:
+                self._move(Event.ASK_CONTROL, now)
+                return [Command(request.command, request.arguments)]
             case Op.PUT:
                 self._putting = request.names[0]
                 estate.writers.append(self._putting)
@@ -250,9 +286,15 @@ class OwnerSide(Side[OwnerState, H]):
         estate, op = self._estate, request.op
         if op not in (Op.GET, Op.LIST) and not estate.policy.may_manage(self.who):
             return Reason.DENIED, f"uid {self.who.uid} may not {op.value} here"
-        if op in (Op.PUT, Op.DROP) and not estate.stores:
+        if op is Op.PUT and request.role:
+            if request.role != STORED or not estate.parks:
+                return Reason.UNSUPPORTED, f"this owner keeps no {request.role}"
+        elif op in (Op.PUT, Op.DROP) and not estate.stores:
             return Reason.UNSUPPORTED, f"this owner serves; only a holder takes a {op.value}"
+        if op is Op.CONTROL and not estate.commands:
+            return Reason.UNSUPPORTED, "this owner takes no commands"
         lasting = op in (Op.GET, Op.LIST) and estate.phase is not Phase.RELEASED
+        lasting = lasting or (op is Op.CONTROL and estate.phase is Phase.HANDING)
         if estate.phase is Phase.STARTING and op is Op.TAKEOVER:
             return Reason.BUSY, "the owner is not ready yet"
         if estate.phase not in (Phase.STARTING, Phase.OWNING) and not lasting:
@@ -273,14 +315,15 @@ class OwnerSide(Side[OwnerState, H]):
         name = request.names[0]
         if name in self._estate.writers:
             return Reason.BUSY, f"the set {name!r} is being put by somebody else"
-        if name in self._estate.sets and not request.replace:
+        if name in self._estate.sets and not (request.replace or request.role):
             return Reason.EXISTS, f"there is a set called {name!r}; drop or replace it"
         return None
 
     def _put_offered(self, offer: Offer, now: float) -> list[Action]:
         actions = self._offered(offer, now)
-        if any(offer.entries.column("role")):
-            raise BrokenError("only what a program serves can be put; an entry has a role")
+        roles = set(offer.entries.column("role"))
+        if roles - ({STORED, STORED_KEPT} if self._request.role else {""}):
+            raise BrokenError("an entry has a role that is not that of what is put")
         return actions
 
     def _chunk(self) -> list[Action]:
@@ -294,6 +337,8 @@ class OwnerSide(Side[OwnerState, H]):
 
     def _whole(self) -> tuple[Event, list[Action]]:
         request, manifest = self._request, self._receiving.manifest
+        if request.role:
+            return Event.FDS, [Park(manifest, self._receiving.release())]
         rule = Rule(request.uids, request.gids)
         store = Store(request.names[0], rule, manifest, self._receiving.release())
         return Event.FDS, [store]

@@ -6,6 +6,7 @@ conversations run in a thread, in a blocking call, and inside asyncio.
 
 import collections
 import contextlib
+import math
 import os
 import selectors
 import time
@@ -113,6 +114,8 @@ class Reactor:
         however late it is read.
         """
         due = self.timeout()
+        if timeout == math.inf:
+            timeout = None
         wait = due if timeout is None else timeout if due is None else min(due, timeout)
         for key, _ in self._selector.select(wait):
             # A callback before this one may have ended what this one is about.

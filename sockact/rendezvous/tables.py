@@ -18,11 +18,13 @@ class Event(enum.Enum):
     HELLO = "hello"
     WELCOME = "welcome"
     WELCOME_PUT = "welcome, where a set is to be put"
+    WELCOME_CONTROL = "welcome, where a command is to be given"
     ASK_GET = "request get"
     ASK_TAKEOVER = "request takeover"
     ASK_PUT = "request put"
     ASK_LIST = "request list"
     ASK_DROP = "request drop"
+    ASK_CONTROL = "request control"
     OFFER_PART = "offer, more to come"
     OFFER = "offer, the last part"
     ACCEPT = "accept"
@@ -43,6 +45,8 @@ class Event(enum.Enum):
     DONE = "done"
     LIST_PART = "listing, more to come"
     LISTING = "listing, the last part"
+    ANSWER_PART = "answer, more to come"
+    ANSWER = "answer, the last part"
     ABORT = "abort"
     # What the driver does.
     DO_ACCEPT = "room was found"
@@ -76,6 +80,7 @@ class OwnerState(enum.Enum):
     RECEIVING = "waits for descriptors of a put"
     STORING = "puts a set where it will last"
     DROPPING = "drops sets"
+    OBEYING = "carries out a command"
     DONE = "finished"
     CLOSED = "broken off"
 
@@ -97,6 +102,7 @@ class ClientState(enum.Enum):
     OFFERED = "has offered a set; waits for accept"
     SENDING = "waits for an ack"
     SENT = "waits for adopted"
+    COMMANDED = "has given a command; waits for the answer"
     DONE = "finished"
     CLOSED = "broken off"
 
@@ -111,6 +117,7 @@ OWNER: Mapping[OwnerState, Mapping[Event, OwnerState]] = {
         _E.ASK_PUT: _O.EXPECTING,
         _E.ASK_LIST: _O.REPORTING,
         _E.ASK_DROP: _O.DROPPING,
+        _E.ASK_CONTROL: _O.OBEYING,
     },
     _O.OFFERED: {_E.ACCEPT: _O.SENDING, _E.REFUSE: _O.CLOSED},
     _O.SENDING: {_E.ACK_PART: _O.SENDING, _E.ACK: _O.SENT},
@@ -125,13 +132,18 @@ OWNER: Mapping[OwnerState, Mapping[Event, OwnerState]] = {
     _O.RECEIVING: {_E.FDS_PART: _O.RECEIVING, _E.FDS: _O.STORING},
     _O.STORING: {_E.DO_ANSWER: _O.DONE},
     _O.DROPPING: {_E.DO_ANSWER: _O.DONE},
+    _O.OBEYING: {_E.DO_ANSWER: _O.DONE},
     _O.DONE: {},
     _O.CLOSED: {},
 }
 """The owner's moves. What `ENDINGS` lists ends every other state."""
 
 CLIENT: Mapping[ClientState, Mapping[Event, ClientState]] = {
-    _C.GREETING: {_E.WELCOME: _C.ASKING, _E.WELCOME_PUT: _C.OFFERED},
+    _C.GREETING: {
+        _E.WELCOME: _C.ASKING,
+        _E.WELCOME_PUT: _C.OFFERED,
+        _E.WELCOME_CONTROL: _C.COMMANDED,
+    },
     _C.ASKING: {
         _E.OFFER_PART: _C.ASKING,
         _E.OFFER: _C.CONSIDERING,
@@ -163,6 +175,7 @@ CLIENT: Mapping[ClientState, Mapping[Event, ClientState]] = {
     _C.OFFERED: {_E.ACCEPT: _C.SENDING},
     _C.SENDING: {_E.ACK_PART: _C.SENDING, _E.ACK: _C.SENT},
     _C.SENT: {_E.ADOPTED: _C.DONE},
+    _C.COMMANDED: {_E.ANSWER_PART: _C.COMMANDED, _E.ANSWER: _C.DONE},
     _C.DONE: {},
     _C.CLOSED: {},
 }
@@ -188,7 +201,8 @@ OWNER_SECONDS: Mapping[OwnerState, float] = {
     _O.EXPECTING: 10.0,
     _O.RECEIVING: 10.0,
 }
-"""How long the owner waits in a state; PREPARED lasts as long as the request's patience."""
+"""How long the owner waits in a state; PREPARED lasts as long as the request's patience, and
+OBEYING as long as the command."""
 
 CLIENT_SECONDS: Mapping[ClientState, float] = {
     _C.GREETING: 10.0,
@@ -200,7 +214,8 @@ CLIENT_SECONDS: Mapping[ClientState, float] = {
     _C.SENDING: 10.0,
     _C.SENT: 30.0,
 }
-"""How long the client waits in a state; ADOPTED lasts as long as the caller's patience."""
+"""How long the client waits in a state; ADOPTED and COMMANDED last as long as the caller's
+patience."""
 
 TRANSFER_SECONDS = 60.0
 """How long a connection may take until its transfer is over, however busy it keeps its owner."""
@@ -215,11 +230,11 @@ SILENCE_SECONDS = 20.0
 """How long the other side may say nothing there."""
 
 AWAITED: set[OwnerState | ClientState] = {
-    _O.PREPARED, _O.COMMITTING, _C.ADOPTED, _C.VOTED, _C.COMMITTED,
+    _O.PREPARED, _O.COMMITTING, _O.OBEYING, _C.ADOPTED, _C.VOTED, _C.COMMITTED, _C.COMMANDED,
 }  # fmt: skip
 """The states in which each side says Alive, and silence is a failure."""
 
 UNCAPPED: set[OwnerState | ClientState] = {
-    _O.PREPARED, _O.COMMITTING, _C.VOTED, _C.COMMITTED,
+    _O.PREPARED, _O.COMMITTING, _O.OBEYING, _C.VOTED, _C.COMMITTED, _C.COMMANDED,
 }  # fmt: skip
 """The states behind the transfer, which `TRANSFER_SECONDS` does not bound."""

@@ -10,7 +10,15 @@ import attrs
 
 from sockact.errors import RefusedError, RendezvousError, TakeoverAbortedError
 from sockact.fd.own import OwnedFd
-from sockact.rendezvous.actions import Action, Adopt, Consider, Failed, Listed, Succeeded
+from sockact.rendezvous.actions import (
+    Action,
+    Adopt,
+    Answered,
+    Consider,
+    Failed,
+    Listed,
+    Succeeded,
+)
 from sockact.rendezvous.client import ClientSide
 from sockact.rendezvous.inspect import manifest_of
 from sockact.rendezvous.manifest import Entry, Manifest
@@ -24,7 +32,8 @@ from sockact.sockets.socketset import NamedSocket, SocketSet
 TIMEOUT = 30.0
 """Seconds that a request may take, if its caller does not say otherwise."""
 
-_AGAIN = {Reason.BUSY.value, Reason.LIMIT.value}
+AGAIN = {Reason.BUSY.value, Reason.LIMIT.value}
+"""Why an owner says no that may say yes a moment later."""
 
 
 @attrs.frozen
@@ -62,7 +71,9 @@ class Asking:
         manifest: What was received.
         handles: The descriptors received, owned here until `release`.
         holdings: What was listed.
+        answer: The answer to a command, in parts.
         then: Gets every action from `finished` on.
+        on_close: Called when the connection is closed.
     """
 
     def __init__(
@@ -84,7 +95,9 @@ class Asking:
         self.manifest = Manifest()
         self.handles: tuple[OwnedFd, ...] = ()
         self.holdings: list[Holding] = []
+        self.answer: list[str] = []
         self.then: Callable[[Action], None] | None = None
+        self.on_close: Callable[[], None] = lambda: None
         self._failure: Failed | None = None
         self._no_room = False
         self._path = path
@@ -134,6 +147,8 @@ class Asking:
                     )
                     for entry, since, now_, limit, unit in rows
                 ]
+            case Answered():
+                self.answer.append(action.text)
             case Succeeded():
                 self.finished = True
             case Failed():
@@ -142,6 +157,7 @@ class Asking:
 
     def _closed(self) -> None:
         self.finished = True
+        self.on_close()
 
     def run(self, reactor: Reactor, deadline: float) -> None:
         """Drive it until it is finished.
@@ -191,7 +207,7 @@ class Asking:
         close_all(self.release())
 
 
-def _ask(
+def ask(
     path: str,
     request: Request,
     timeout: float,
@@ -210,7 +226,7 @@ def _ask(
                 asking.run(reactor, deadline)
             except RefusedError as error:
                 asking.talk.close()
-                final = error.reason not in _AGAIN or isinstance(error, NoRoomError)
+                final = error.reason not in AGAIN or isinstance(error, NoRoomError)
                 if final or time.monotonic() + WAIT_SECONDS > deadline:
                     raise
                 busy = error
@@ -256,7 +272,7 @@ def take(
 
     Source: sockact-rendezvous(7).
     """
-    asking = _ask(path, Request(Op.GET, names), timeout, trusted)
+    asking = ask(path, Request(Op.GET, names), timeout, trusted)
     return as_set(asking.manifest.names, asking.release())
 
 
@@ -301,7 +317,7 @@ def put(
     """
     manifest = manifest_of([(entry.name, entry) for entry in sockets], name)
     request = Request(Op.PUT, (name,), uids=tuple(users), gids=tuple(groups), replace=replace)
-    _ask(path, request, timeout, trusted, (manifest, tuple(sockets)))
+    ask(path, request, timeout, trusted, (manifest, tuple(sockets)))
 
 
 def drop(path: str, *names: str, timeout: float = TIMEOUT, trusted: Sequence[int] = ()) -> None:
@@ -321,7 +337,7 @@ def drop(path: str, *names: str, timeout: float = TIMEOUT, trusted: Sequence[int
         RendezvousError: It came to nothing in another way.
     """
     if names:
-        _ask(path, Request(Op.DROP, names), timeout, trusted)
+        ask(path, Request(Op.DROP, names), timeout, trusted)
 
 
 def holdings(path: str, *, timeout: float = TIMEOUT, trusted: Sequence[int] = ()) -> list[Holding]:
@@ -338,4 +354,4 @@ def holdings(path: str, *, timeout: float = TIMEOUT, trusted: Sequence[int] = ()
         UntrustedOwnerError: The one who does is not to be trusted.
         RendezvousError: It came to nothing in another way.
     """
-    return _ask(path, Request(Op.LIST), timeout, trusted).holdings
+    return ask(path, Request(Op.LIST), timeout, trusted).holdings

@@ -13,18 +13,30 @@ import errno
 import os
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from sockact.errors import RefusedError
 from sockact.fd.identity import identity
 from sockact.fd.own import OwnedFd
 from sockact.fd.peer import overflow_uid, own_pidfd
 from sockact.rendezvous.actions import Action, Alone, Failed, Lead, StepDown
-from sockact.rendezvous.arrive import ELDER, LISTENER, LOCK, OWNER, TURN, Arrival
+from sockact.rendezvous.arrive import (
+    ELDER,
+    LISTENER,
+    LOCK,
+    OWNER,
+    TURN,
+    Arrival,
+    Parked,
+    close_parked,
+)
 from sockact.rendezvous.estate import Estate, HeldSet
 from sockact.rendezvous.estate import Phase as Held
-from sockact.rendezvous.manifest import Entry, Manifest
+from sockact.rendezvous.manifest import STORED, STORED_KEPT, Entry, Manifest
 from sockact.rendezvous.meet import SEQPACKET
-from sockact.rendezvous.offer import Owner
+from sockact.rendezvous.messages import Reason
+from sockact.rendezvous.offer import Owner, Reply
+from sockact.rendezvous.parcels import Parcels
 from sockact.rendezvous.policy import Policy, Rule, Who
 from sockact.rendezvous.react import Reactor
 from sockact.rendezvous.tables import ClientState
@@ -32,6 +44,11 @@ from sockact.rendezvous.talk import close_all
 
 HANDOVER_SECONDS = 10.0
 """How long an owner that ends waits for a taker to become ready."""
+
+
+Commands = Callable[[Who, str, Mapping[str, object], Reply], None]
+"""Carries out a command: who gives it, its name and arguments, and what gets the answer; see
+`sockact.rendezvous.offer.Keeper.control`."""
 
 
 class Phase(enum.Enum):
@@ -72,6 +89,8 @@ class Tenure:
     ) -> None:
         """Take over `arrival` but for its handles; where there was no owner, publish the path.
 
+        What it has of a fd store is closed: who wants that takes it out before.
+
         Raises:
             PathInUseError: The path cannot be used; the place has been closed.
         """
@@ -90,6 +109,11 @@ class Tenure:
         self._drain = drain
         self._owner: Owner | None = None
         self._dropped: list[OwnedFd] = []
+        self._commands: Commands | None = None
+        self._stored: dict[OwnedFd, OwnedFd] = {}
+        self._leaving: list[OwnedFd] = []
+        self._on_stored: Callable[[list[Parked]], object] | None = None
+        self._parcels: Parcels | None = None
         self._changed: list[Callable[[], None]] = []
         self.on_stop: list[Callable[[], object]] = []
         self.on_resume: list[Callable[[], object]] = []
@@ -100,6 +124,7 @@ class Tenure:
             raise
         self._duties: list[OwnedFd] = []
         self._elder = arrival.turns.pop(ELDER, None)
+        close_parked(arrival.stored)
         try:
             self._set_duties()
             if TURN in arrival.turns:
@@ -145,6 +170,102 @@ class Tenure:
                 self._duties.remove(handles[i])
                 handles[i].close()
         self.estate.duties = manifest.select(kept), tuple(handles[i] for i in kept)
+
+    def add_stored(self, service: str, name: str, handle: OwnedFd, *, poll: bool = True) -> None:
+        """Have a copy of what a service has stored passed on with a takeover.
+
+        What comes too late for the offer of a takeover is sent after it, once there is a successor.
+
+        Args:
+            service: The service.
+            name: The fd name.
+            handle: The descriptor, which stays the caller's; in `remove_stored` it stands for the
+                copy.
+            poll: Whether it leaves the store when it hangs up.
+
+        Raises:
+            OSError: It cannot be copied.
+            ValueError: A name is none.
+        """
+        copy = OwnedFd(os.dup(handle.fileno()))
+        try:
+            device, inode = identity(copy.fileno())
+            role = STORED if poll else STORED_KEPT
+            entry = Entry("", name, address=service, device=device, inode=inode, role=role)
+            Manifest.from_columns(Manifest([entry]).to_columns(), 1)
+        except BaseException:
+            copy.close()
+            raise
+        self._stored[copy] = handle
+        self.estate.stored[copy] = entry
+        if self.phase is Phase.DRAINING:
+            self._send_after(copy)
+
+    def _send_after(self, copy: OwnedFd) -> None:
+        if self._parcels is None:
+            self._parcels = Parcels(self._reactor, self._place.path)
+        self._parcels.send(self.estate.stored[copy], copy)
+
+    def remove_stored(
+        self, service: str, name: str | None = None, handle: OwnedFd | None = None
+    ) -> None:
+        """Pass on no more what a service had stored, and close the copies.
+
+        Args:
+            service: The service.
+            name: The fd name; None for everything of the service.
+            handle: The descriptor that was added; None for all of that name.
+        """
+        removed = [
+            copy
+            for copy, entry in self.estate.stored.items()
+            if entry.address == service
+            and name in (None, entry.name)
+            and handle in (None, self._stored[copy])
+        ]
+        for copy in removed:
+            del self.estate.stored[copy], self._stored[copy]
+        self._close_when_idle(removed)
+
+    def _close_when_idle(self, handles: Sequence[OwnedFd]) -> None:
+        """Close copies as soon as nobody is just getting them."""
+        self._leaving += handles
+        if self._owner:
+            self._owner.when_idle(self._close_leaving)
+        else:
+            self._close_leaving()
+
+    def _close_leaving(self) -> None:
+        close_all(self._leaving)
+        self._leaving = []
+
+    @property
+    def on_stored(self) -> Callable[[list[Parked]], object] | None:
+        """What gets what services have stored with a former owner too late for the takeover.
+
+        It owns the descriptors; if it raises OSError or ValueError, they are closed, and the former
+        owner is told. None: this process keeps no such thing, and a former owner knows.
+        """
+        return self._on_stored
+
+    @on_stored.setter
+    def on_stored(self, callback: Callable[[list[Parked]], object] | None) -> None:
+        self._on_stored = callback
+        self.estate.parks = callback is not None
+
+    @property
+    def commands(self) -> Commands | None:
+        """What carries out the commands of root and of this process's own user; None: none does.
+
+        It is called by whoever drives the reactor, also while somebody takes over, until they are
+        ready. An exception of its own is logged, and its client told.
+        """
+        return self._commands
+
+    @commands.setter
+    def commands(self, commands: Commands | None) -> None:
+        self._commands = commands
+        self.estate.commands = commands is not None
 
     @property
     def successor(self) -> Who | None:
@@ -200,6 +321,37 @@ class Tenure:
         """Take ownership of handles, and pass them on as a set."""
         when = time.time() if since is None else since
         self.estate.sets[name] = HeldSet(name, manifest, tuple(handles), rule or Rule(), when)
+
+    def replace_sets(self, sets: Mapping[str, tuple[Manifest, Sequence[OwnedFd]]]) -> None:
+        """Pass on these sets from now on, and no others.
+
+        Rules stay, and so does since when a set of that name is here. What is passed on no more is
+        closed as soon as nobody is just getting it.
+
+        Args:
+            sets: The sets by name; the copies are owned here unless this fails.
+
+        Raises:
+            RefusedError: Somebody is taking over, or has: what they were offered is fixed.
+        """
+        self.check_unchanging()
+        before = self.estate.sets
+        after = {}
+        for name, (manifest, handles) in sets.items():
+            old = before.get(name)
+            rule, since = (old.rule, old.since) if old else (Rule(), time.time())
+            after[name] = HeldSet(name, manifest, tuple(handles), rule, since)
+        kept = {handle for held in after.values() for handle in held.handles}
+        self.estate.sets = after
+        gone = [h for held in before.values() for h in held.handles if h not in kept]
+        self._close_when_idle(gone)
+
+    def check_unchanging(self) -> None:
+        """Raise RefusedError if somebody is taking over, or has: what they get is fixed."""
+        if self.estate.phase not in (Held.STARTING, Held.OWNING):
+            begun = self.estate.phase in (Held.HANDING, Held.COMMITTING)
+            verb = "is taking over" if begun else "has taken over"
+            raise RefusedError(f"{self._place.path}: {self.successor} {verb}", Reason.BUSY.value)
 
     def drop_after_drain(self, handles: Sequence[OwnedFd]) -> None:
         """Take ownership of handles that nobody wants, to close them when the former owner is gone.
@@ -272,8 +424,12 @@ class Tenure:
         if self.phase is Phase.CLOSED:
             return
         self.stay_for_taker()
+        if self._parcels:
+            self._parcels.finish()
         self.resolve()  # until it is known whose it is, nobody may give it up
         self._reactor.remove(self)
+        if self._parcels:
+            self._parcels.close()
         succeeded = self.was_succeeded = self.phase is Phase.DRAINING
         if self._owner:
             if succeeded:
@@ -309,6 +465,8 @@ class Tenure:
             self._owner.close_copies()
         if self._asking:
             self._asking.talk.close_copies()
+        if self._parcels:
+            self._parcels.close_copies()
         self.close_reserve()
         close_all([*self._dropped, *self._duties, *([self._elder] if self._elder else [])])
         self._place.close()
@@ -375,12 +533,18 @@ class Tenure:
         if self._drain:
             self.drain_until = time.monotonic() + self._drain
         self._enter(Phase.DRAINING)
+        given = set(self._owner.given) if self._owner else set()
+        for copy in list(self.estate.stored):
+            if copy not in given:
+                self._send_after(copy)
 
     def close_reserve(self) -> None:
         """Close the copies that were kept to take back."""
         for held in self.estate.sets.values():
             close_all(held.handles)
-        self.estate.sets = {}
+        close_all(list(self.estate.stored))
+        self.estate.sets, self.estate.stored, self._stored = {}, {}, {}
+        self._close_leaving()
 
     def may_resume(self) -> bool:
         """Whether nobody else has inherited from the successor; then it is this one who does."""
@@ -403,6 +567,8 @@ class Tenure:
         # The successor may have used up the turn of the one before us, who is not needed any more.
         self._release_predecessor()
         self.drain_until = None
+        if self._parcels:
+            self._parcels.stop("")
         self._enter(Phase.LEADING)
         _call(self.on_resume)
 
@@ -414,10 +580,37 @@ class Tenure:
         close_all(handles)
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
+    def park(self, manifest: Manifest, handles: tuple[OwnedFd, ...]) -> None:
+        """Keep what a service has stored with the former owner.
+
+        Raises:
+            OSError: It cannot be kept.
+            ValueError: It cannot be kept.
+        """
+        try:
+            if self._on_stored is None:
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+            self._on_stored(list(map(Parked.of, manifest, handles)))
+        except BaseException:
+            close_all(handles)
+            raise
+
     def drop(self, names: Sequence[str]) -> None:
         """Close sets."""
         for name in names:
             close_all(self.estate.sets.pop(name).handles)
+
+    def control(
+        self, who: Who, command: str, arguments: Mapping[str, object], answer: Reply
+    ) -> None:
+        """Have a command carried out.
+
+        Raises:
+            RuntimeError: Nothing does that any more.
+        """
+        if self._commands is None:
+            raise RuntimeError("this owner takes no commands any more")
+        self._commands(who, command, arguments, answer)
 
     def trouble(self, who: Who, text: str) -> None:
         """Hear of a conversation that came to nothing: not the program's business."""

@@ -18,13 +18,16 @@ from sockact.errors import RemoteProtocolError
 from sockact.rendezvous.manifest import Manifest
 from sockact.rendezvous.messages import (
     BYTES_MAX,
+    DEPTH_MAX,
     ENTRIES_MAX,
     FDS_MAX,
     MESSAGES,
     NAME_MAX,
     TEXT_MAX,
+    Json,
     Message,
     Op,
+    Part,
     Reason,
 )
 
@@ -52,8 +55,9 @@ def encode(message: Message, fds: int = 0) -> bytes:
     names: tuple[str, ...] = message.__match_args__
     for name in names:
         value: object = getattr(message, name)
-        if isinstance(value, Manifest):
-            last = f',"{name}":{value.text}' + "}"
+        if isinstance(value, Manifest | Json):
+            text = value.text if isinstance(value, Manifest) else value
+            last = f',"{name}":{text}' + "}"
             continue
         fields[name] = value.value if isinstance(value, Op | Reason) else value
     text = json.dumps(fields, separators=(",", ":"), allow_nan=False)
@@ -205,10 +209,22 @@ def _value(message: type[Message], field: "attrs.Attribute[object]", value: obje
         return float(value)  # type: ignore[arg-type]
     if kind is str and type(value) is str and len(value) <= TEXT_MAX:
         return value
+    if kind is Part and type(value) is str:
+        return value
+    if kind is Json and type(value) is dict and not _is_deeper(value, DEPTH_MAX):
+        return Json(json.dumps(value, separators=(",", ":"), allow_nan=False))
     item = _ITEMS.get(kind)
     if item and type(value) is list:
         return _items(message, name, item, value)
     raise ValueError(f"{name} has a wrong value")
+
+
+def _is_deeper(value: object, most: int) -> bool:
+    """Whether objects and lists are nested deeper than that."""
+    items = value.values() if type(value) is dict else value if type(value) is list else None
+    if items is None:
+        return False
+    return not most or any(_is_deeper(item, most - 1) for item in items)
 
 
 def _choice(kind: type[Op] | type[Reason], value: object) -> object:

@@ -32,7 +32,8 @@ from sockact.sockets.node import (
     symlink,
 )
 from sockact.sockets.openfile import open_fifo, open_queue, open_special
-from sockact.sockets.plan import FORCED_BUFFERS, Plan, make_plan
+from sockact.sockets.options import set_late, set_option
+from sockact.sockets.plan import Plan, make_plan
 from sockact.sockets.resolve import resolve_spec
 from sockact.sockets.socketset import NamedSocket, SocketSet
 from sockact.sockets.task import Task, Warn
@@ -44,7 +45,6 @@ from sockact.spec import (
     NetlinkAddress,
     PathAddress,
     SocketSpec,
-    SockOption,
     UnixAddress,
     VsockAddress,
 )
@@ -53,7 +53,6 @@ _AF_NETLINK = 16
 _AF_VSOCK = 40
 _SAME_PORT_TRIES = 32
 _OTHER_FILES = 64
-_INT_MAX = 2**31 - 1
 _FILE_OPENERS = {Kind.FIFO: open_fifo, Kind.SPECIAL: open_special, Kind.MQUEUE: open_queue}
 
 
@@ -113,13 +112,6 @@ def has_ipv6() -> bool:
     if os.path.isdir("/proc/net"):
         return os.path.exists("/proc/net/if_inet6")
     return _socket.has_ipv6
-
-
-def _set_option(sock: _socket.SocketType, option: SockOption) -> None:
-    value = option[2]
-    if isinstance(value, int) and value > _INT_MAX:
-        raise OSError(errno.ERANGE, f"{value} is more than the kernel takes")
-    sock.setsockopt(*option)
 
 
 class _OpenError(Exception):
@@ -243,7 +235,7 @@ class _Opener:
             for name, option, fatal in plan.before:
                 task.step = name
                 try:
-                    _set_option(sock, option)
+                    set_option(sock, option)
                 except OSError as error:
                     if fatal:
                         raise
@@ -257,31 +249,7 @@ class _Opener:
         if plan.backlog is not None:
             self.task.step = "listen"
             sock.listen(plan.backlog)
-        for name, option in plan.late:
-            try:
-                if option[:2] in FORCED_BUFFERS:
-                    self._set_buffer(sock, name, option)
-                else:
-                    _set_option(sock, option)
-            except OSError as error:
-                self.task.warn(self.task.unset(name, error))
-
-    def _set_buffer(self, sock: _socket.SocketType, name: str, option: SockOption) -> None:
-        """Set a buffer size as systemd does: politely, then by force (the kernel doubles it)."""
-        level, number, size = option
-        assert isinstance(size, int)
-        if size > _INT_MAX:
-            raise OSError(errno.ERANGE, f"{size} is more than the kernel takes")
-        if sock.getsockopt(level, number) == 2 * size:
-            return
-        sock.setsockopt(level, number, size)
-        if sock.getsockopt(level, number) == 2 * size:
-            return
-        try:
-            sock.setsockopt(level, FORCED_BUFFERS[level, number], size)
-        except PermissionError:
-            got = sock.getsockopt(level, number) // 2
-            self.task.warn(f"{name}={size}: limited to {got} bytes by the system; more needs root")
+        set_late(sock, plan, self.task)
 
     def _open_plain(
         self, kind: Kind, family: int, name: tuple[object, ...], protocol: int | None = None

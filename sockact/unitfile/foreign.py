@@ -9,7 +9,7 @@ import functools
 
 from sockact.directives import TABLE, nearest
 
-_COMMAND_KEYS = frozenset(
+COMMAND_KEYS = frozenset(
     [
         "AllowedCPUs",
         "AllowedMemoryNodes",
@@ -356,19 +356,19 @@ _CHECKS = frozenset(
 )
 """What Condition…= and Assert…= can ask for."""
 
-_INSTALL_KEYS = frozenset(
-    {"Alias", "WantedBy", "RequiredBy", "UpheldBy", "Also", "DefaultInstance"}
-)
-_TEXT_KEYS = frozenset({"Description", "Documentation", "SourcePath"})
+INSTALL_KEYS = frozenset({"Alias", "WantedBy", "RequiredBy", "UpheldBy", "Also", "DefaultInstance"})
+TEXT_KEYS = frozenset({"Description", "Documentation", "SourcePath"})
 
 
 @functools.cache
-def _unit_keys() -> frozenset[str]:
+def unit_keys() -> frozenset[str]:
+    """Return every key of [Unit]."""
     checks = {prefix + check for prefix in ("Condition", "Assert") for check in _CHECKS}
-    return _GRAPH_KEYS | _TEXT_KEYS | checks
+    return _GRAPH_KEYS | TEXT_KEYS | checks
 
 
-def _unknown(key: str, section: str, known: frozenset[str]) -> str:
+def unknown_key(key: str, section: str, known: frozenset[str]) -> str:
+    """Return what to say of a key that is not among `known`."""
     near = nearest(key, known)
     meant = f"; did you mean {near}=?" if near else ""
     return f"unknown key {key}= in [{section}]{meant}; ignored"
@@ -384,14 +384,14 @@ def unit_section(section: str, key: str) -> str:
     if key.startswith("X-"):
         return ""
     if section == "Install":
-        return "" if key in _INSTALL_KEYS else _unknown(key, section, _INSTALL_KEYS)
-    if key.startswith(("Condition", "Assert")) and key in _unit_keys():
+        return "" if key in INSTALL_KEYS else unknown_key(key, section, INSTALL_KEYS)
+    if key.startswith(("Condition", "Assert")) and key in unit_keys():
         return f"{key}= has no effect: conditions are not evaluated, the sockets are opened anyway"
-    return "" if key in _unit_keys() else _unknown(key, section, _unit_keys())
+    return "" if key in unit_keys() else unknown_key(key, section, unit_keys())
 
 
 def foreign_key(key: str) -> str:
     """Return what to say of a key of [Socket] that is no row of the directive table."""
-    if key in _COMMAND_KEYS:
+    if key in COMMAND_KEYS:
         return f"{key}= has no effect: it is for the commands of the unit, which are not run"
-    return _unknown(key, "Socket", frozenset(TABLE) | _COMMAND_KEYS)
+    return unknown_key(key, "Socket", frozenset(TABLE) | COMMAND_KEYS)

@@ -20,23 +20,19 @@ import attrs
 
 from sockact.errors import UnitSyntaxError
 from sockact.spec import Diagnostic, Origin
-from sockact.unitfile.values import BLANKS
+from sockact.unitfile.values import BLANKS, NONCHARACTER
 
 LINE_MAX = 1024 * 1024
 """A line, and a continued line as a whole, must stay below this many bytes (LONG_LINE_MAX)."""
 
-SECTIONS = ("Unit", "Socket", "Install")
+SOCKET_SECTIONS = ("Unit", "Socket", "Install")
+SERVICE_SECTIONS = ("Unit", "Service", "Install")
 
 _TERMINATOR = re.compile(rb"(?:\r\n|\n\r|\r|\n)\0?|\0")
 _BOM = b"\xef\xbb\xbf"
 _BLANKS = BLANKS.encode()
 _UNSAFE_IN_SECTION = re.compile(r"[\x00-\x1f\x7f\"'\\*?\[]")
-# Besides surrogates, which UTF-8 decoding refuses by itself, systemd refuses noncharacters.
-_NONCHARACTER = re.compile(
-    "[\ufdd0-\ufdef"
-    + "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
-    + "]"
-)
+_NONCHARACTER = re.compile(NONCHARACTER)
 
 
 @attrs.frozen
@@ -78,8 +74,9 @@ class _Line:
 class _Reader:
     """The state that one file carries from line to line."""
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, sections: tuple[str, ...]) -> None:
         self.source = source
+        self.sections = sections
         self.assignments: list[Assignment] = []
         self.diagnostics: list[Diagnostic] = []
         self._section = ""
@@ -138,12 +135,12 @@ class _Reader:
         name = text[1:-1]
         if not text.endswith("]") or _UNSAFE_IN_SECTION.search(name):
             raise UnitSyntaxError(
-                f"invalid section header {text[:80]!r}; write it like [Socket]",
+                f"invalid section header {text[:80]!r}; write it like [{self.sections[1]}]",
                 self.source,
                 origin.line,
                 origin.column,
             )
-        if name in SECTIONS:
+        if name in self.sections:
             self._section, self._skipping = name, False
             return
         if not name.startswith("X-"):
@@ -161,7 +158,11 @@ def _physical_lines(data: bytes) -> Iterator[bytes]:
 
 
 def parse(
-    data: bytes, source: str, *, drop_in: bool = False
+    data: bytes,
+    source: str,
+    *,
+    drop_in: bool = False,
+    sections: tuple[str, ...] = SOCKET_SECTIONS,
 ) -> tuple[list[Assignment], list[Diagnostic]]:
     """Split the text of a unit file into assignments.
 
@@ -169,10 +170,10 @@ def parse(
         data: The whole file.
         source: What to call it in messages; usually its path.
         drop_in: Whether it is a drop-in: what makes a unit unusable ends a drop-in with a warning.
+        sections: The sections that such a unit has.
 
     Returns:
-        The assignments of the sections [Unit], [Socket] and [Install] in order, and what was
-        ignored on the way.
+        The assignments of these sections in order, and what was ignored on the way.
 
     Raises:
         UnitSyntaxError: systemd would refuse the unit: a broken section header, a line that is
@@ -180,7 +181,7 @@ def parse(
 
     Source: systemd.syntax(7), and ``config_parse()`` in systemd's src/shared/conf-parser.c.
     """
-    reader = _Reader(source)
+    reader = _Reader(source, sections)
     try:
         _read(reader, data)
     except UnitSyntaxError as error:

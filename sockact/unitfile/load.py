@@ -11,16 +11,16 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import attrs
 
 from sockact.errors import UnitError, UnitNotFoundError
-from sockact.spec import Diagnostic, Origin, SocketSpec
-from sockact.unitfile.grammar import Assignment, parse
+from sockact.spec import Diagnostic, Origin, ServiceSpec, SocketSpec
+from sockact.unitfile.builder import Surroundings
+from sockact.unitfile.grammar import SERVICE_SECTIONS, SOCKET_SECTIONS, Assignment, parse
 from sockact.unitfile.specifiers import unit_specifiers
-from sockact.unitfile.unit import Surroundings, interpret
 
-SUFFIX = ".socket"
 FILE_MAX = 4 * 1024 * 1024
 """The most bytes of a unit file, so that who wrote it decides on no more memory than that."""
 
@@ -93,16 +93,24 @@ def search_path(
     return tuple(map(os.path.abspath, (*extra, *standard)))
 
 
-def _is_unit_name(name: str) -> bool:
-    return len(name) <= 255 and bool(
-        re.fullmatch(r"[A-Za-z0-9:_.\\-]+(?:@[A-Za-z0-9:_.\\@-]*)?\.socket", name)
+def _is_unit_name(name: str, suffix: str) -> bool:
+    return (
+        len(name) <= 255
+        and name.endswith(suffix)
+        and bool(re.fullmatch(r"[A-Za-z0-9:_.\\-]+(?:@[A-Za-z0-9:_.\\@-]*)?\.[a-z]+", name))
     )
+
+
+def _parts(name: str) -> tuple[str, str, str, str]:
+    """Return the parts of a unit's name: prefix, ``@`` or nothing, instance, and suffix."""
+    stem, dot, kind = name.rpartition(".")
+    return *stem.partition("@"), dot + kind
 
 
 def _template(name: str) -> str:
     """Return the template of an instance's name, else an empty string."""
-    prefix, at, instance = name[: -len(SUFFIX)].partition("@")
-    return f"{prefix}@{SUFFIX}" if at and instance else ""
+    prefix, at, instance, suffix = _parts(name)
+    return f"{prefix}@{suffix}" if at and instance else ""
 
 
 def _find(name: str, directories: Iterable[str]) -> str:
@@ -146,6 +154,7 @@ def _read(path: str) -> bytes:
 def _aliases(path: str, directories: Iterable[str]) -> list[str]:
     """Return the other names that lead to `path` by symbolic links of the search path."""
     real = os.path.realpath(path)
+    suffix = os.path.splitext(path)[1]
     names = []
     for directory in directories:
         try:
@@ -153,7 +162,7 @@ def _aliases(path: str, directories: Iterable[str]) -> list[str]:
                 names += [
                     entry.name
                     for entry in entries
-                    if entry.name.endswith(SUFFIX)
+                    if entry.name.endswith(suffix)
                     and entry.is_symlink()
                     and os.path.realpath(entry.path) == real
                 ]
@@ -167,14 +176,14 @@ def _dropin_names(name: str) -> list[str]:
     names = [name]
     if template := _template(name):
         names += _dropin_names(template)
-    stem, at, rest = name[: -len(SUFFIX)].partition("@")
+    stem, at, rest, suffix = _parts(name)
     dash = stem.rstrip("-").rfind("-")
     if dash > 0:
-        names += _dropin_names(f"{stem[: dash + 1]}{at if rest else ''}{rest}{SUFFIX}")
+        names += _dropin_names(f"{stem[: dash + 1]}{at if rest else ''}{rest}{suffix}")
     return list(dict.fromkeys(names))
 
 
-def _dropins(names: Iterable[str], directories: tuple[str, ...]) -> list[str]:
+def _dropins(names: Iterable[str], directories: tuple[str, ...], kind: str) -> list[str]:
     """Return the drop-in files that apply, in the order in which they do."""
     places = [
         f"{directory}/{variant}.d"
@@ -182,7 +191,7 @@ def _dropins(names: Iterable[str], directories: tuple[str, ...]) -> list[str]:
         for directory in directories
         for variant in _dropin_names(name)
     ]
-    places += [f"{directory}/socket.d" for directory in directories]
+    places += [f"{directory}/{kind}.d" for directory in directories]
     chosen: dict[str, str] = {}
     for place in dict.fromkeys(places):
         try:
@@ -328,11 +337,14 @@ def _surroundings(name: str, path: str, environ: Mapping[str, str], *, user: boo
     )
 
 
-def _locate(unit: str, directories: tuple[str, ...]) -> tuple[str, str, tuple[str, ...]]:
+def _locate(unit: str, directories: tuple[str, ...], kind: str) -> tuple[str, str, tuple[str, ...]]:
     """Return the unit's name, its main file and the directories that apply to it."""
     name = os.path.basename(unit)
-    if not _is_unit_name(name):
-        raise UnitError("not the name of a socket unit, such as web.socket or web@1.socket", unit)
+    suffix = f".{kind}"
+    if not _is_unit_name(name, suffix):
+        raise UnitError(
+            f"not the name of a {kind} unit, such as web{suffix} or web@1{suffix}", unit
+        )
     if "/" in unit or os.path.lexists(unit):
         home = os.path.dirname(os.path.abspath(unit))
         directories = (home, *(other for other in directories if other != home))
@@ -340,16 +352,66 @@ def _locate(unit: str, directories: tuple[str, ...]) -> tuple[str, str, tuple[st
     else:
         path = _find(name, directories)
     if not path and directories[0] == os.path.dirname(os.path.abspath(unit)) and "/" in unit:
-        raise UnitNotFoundError("no such socket unit", unit)
+        raise UnitNotFoundError(f"no such {kind} unit", unit)
     if not path:
         shown = ", ".join(directories[:3]) + (", …" if len(directories) > 3 else "")
-        raise UnitNotFoundError(f"no such socket unit; looked in {shown}", unit)
+        raise UnitNotFoundError(f"no such {kind} unit; looked in {shown}", unit)
     real = os.path.basename(os.path.realpath(path))
-    if os.path.islink(path) and _is_unit_name(real) and real != _template(name):
+    if os.path.islink(path) and _is_unit_name(real, suffix) and real != _template(name):
         name = real
-    if not name[: -len(SUFFIX)].partition("@")[2] and "@" in name:
+    if "@" in name and not _parts(name)[2]:
         raise UnitError(f"a template; name an instance, like {name.replace('@', '@1')}", path)
     return name, path, directories
+
+
+class _Read(NamedTuple):
+    """What the files of a unit say, and what it means depends on."""
+
+    name: str
+    assignments: list[Assignment]
+    surroundings: Surroundings
+    path: str
+    diagnostics: list[Diagnostic]
+
+
+def _gather(
+    unit: str,
+    kind: str,
+    sections: tuple[str, ...],
+    *,
+    environ: Mapping[str, str],
+    user: bool,
+    extra: Iterable[str],
+) -> tuple[_Read, tuple[str, ...]]:
+    """Find and read the files of a unit of this kind, and return which they are, too."""
+    try:
+        directories = search_path(environ, user=user, extra=extra)
+        name, path, directories = _locate(unit, directories, kind)
+    except FileNotFoundError as error:
+        if isinstance(error, UnitNotFoundError):
+            raise
+        raise UnitNotFoundError("the working directory does not exist any more", unit) from None
+    if _is_masked(path):
+        raise UnitNotFoundError("the unit is masked", path)
+    assignments: list[Assignment] = []
+    diagnostics: list[Diagnostic] = []
+    files: list[str] = []
+    names = dict.fromkeys([name, *_aliases(path, directories)])
+    for file in (path, *_dropins(names, directories, kind)):
+        drop_in = file != path
+        try:
+            data = _read(file)
+        except UnitNotFoundError as error:
+            if not drop_in:
+                raise
+            diagnostics.append(Diagnostic(Origin(file), f"{error.message}; ignored"))
+            continue
+        files.append(file)
+        found, problems = parse(data, file, drop_in=drop_in, sections=sections)
+        assignments += found
+        diagnostics += problems
+    surroundings = _surroundings(name, path, environ, user=user)
+    return _Read(name, assignments, surroundings, path, diagnostics), tuple(files)
 
 
 def load_spec(
@@ -373,35 +435,39 @@ def load_spec(
         UnitError: It is refused; see `sockact.unitfile.grammar.parse` and
             `sockact.unitfile.unit.interpret`.
     """
-    try:
-        directories = search_path(environ, user=user, extra=extra)
-        name, path, directories = _locate(unit, directories)
-    except FileNotFoundError as error:
-        if isinstance(error, UnitNotFoundError):
-            raise
-        raise UnitNotFoundError("the working directory does not exist any more", unit) from None
-    if _is_masked(path):
-        raise UnitNotFoundError("the unit is masked", path)
-    assignments: list[Assignment] = []
-    diagnostics: list[Diagnostic] = []
-    files: list[str] = []
-    names = dict.fromkeys([name, *_aliases(path, directories)])
-    for file in (path, *_dropins(names, directories)):
-        drop_in = file != path
-        try:
-            data = _read(file)
-        except UnitNotFoundError as error:
-            if not drop_in:
-                raise
-            diagnostics.append(Diagnostic(Origin(file), f"{error.message}; ignored"))
-            continue
-        files.append(file)
-        found, problems = parse(data, file, drop_in=drop_in)
-        assignments += found
-        diagnostics += problems
-    surroundings = _surroundings(name, path, environ, user=user)
-    spec = interpret(name, assignments, surroundings, path, diagnostics)
-    return attrs.evolve(spec, files=tuple(files))
+    from sockact.unitfile.unit import interpret  # noqa: PLC0415 - each kind without the other
+
+    found, files = _gather(unit, "socket", SOCKET_SECTIONS, environ=environ, user=user, extra=extra)
+    return attrs.evolve(interpret(*found), files=files)
+
+
+def load_service(
+    unit: str,
+    *,
+    environ: Mapping[str, str],
+    user: bool = False,
+    extra: Iterable[str] = (),
+) -> ServiceSpec:
+    """Load a service unit with its drop-ins.
+
+    Args:
+        unit: A name to look up (``web.service``, ``web@blue.service``), or a path. A name that
+            exists in the working directory is a path.
+        environ: The environment, for the search path and for specifiers.
+        user: Look it up as ``systemctl --user`` does.
+        extra: Directories to search first.
+
+    Raises:
+        UnitNotFoundError: There is none, it is masked, or it cannot be read.
+        UnitError: It is refused; see `sockact.unitfile.grammar.parse` and
+            `sockact.unitfile.service.interpret`.
+    """
+    from sockact.unitfile.service import interpret  # noqa: PLC0415 - each kind without the other
+
+    found, files = _gather(
+        unit, "service", SERVICE_SECTIONS, environ=environ, user=user, extra=extra
+    )
+    return attrs.evolve(interpret(*found), files=files)
 
 
 def strangers(files: Iterable[str], directories: Iterable[str]) -> Iterator[tuple[str, str]]:

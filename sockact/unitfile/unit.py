@@ -4,7 +4,7 @@ What systemd does with a fault decides what happens here: a bad value is a warni
 value stays; a bad Exec line or account name, and a combination that cannot work, refuse the unit.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 import attrs
@@ -29,6 +29,7 @@ from sockact.spec import (
 )
 from sockact.unitfile import values
 from sockact.unitfile.address import listen_address
+from sockact.unitfile.builder import Builder, Surroundings
 from sockact.unitfile.grammar import Assignment
 from sockact.unitfile.specifiers import expand
 
@@ -45,22 +46,6 @@ LISTEN_KINDS = {
 """The kind of listener that each Listen directive makes."""
 
 _PATH_LIMIT = 4095
-_NAME_LIMIT = 255
-
-
-@attrs.frozen
-class Surroundings:
-    """What the meaning of a unit takes from the machine.
-
-    Attributes:
-        resolve: The meaning of a ``%`` specifier letter, or None.
-        ipv6: Whether the kernel has IPv6.
-        interface: Whether an interface of that name or index exists.
-    """
-
-    resolve: Callable[[str], str | None]
-    ipv6: bool = True
-    interface: Callable[[str], bool] = lambda _name: True
 
 
 _LIMITS = {
@@ -71,21 +56,13 @@ _LIMITS = {
 }
 
 
-class _Builder:
+class _Builder(Builder):
     def __init__(self, name: str, path: str, surroundings: Surroundings) -> None:
-        self.name = name
-        self.path = path
-        self.abandoned = ""
-        self.surroundings = surroundings
+        super().__init__(name, path, surroundings)
         self.listeners: list[tuple[Kind, object, Origin]] = []
-        self.settings: dict[str, Setting] = {}
-        self.diagnostics: list[Diagnostic] = []
-
-    def warn(self, origin: Origin, message: str) -> None:
-        self.diagnostics.append(Diagnostic(origin, message))
 
     def assign(self, item: Assignment) -> None:
-        if item.origin.source == self.abandoned:
+        if self.is_abandoned(item):
             return
         if item.section != "Socket":
             self._outside(item)
@@ -95,10 +72,8 @@ class _Builder:
             self._unknown(item, row)
         elif row.value is Value.LISTEN:
             self._listen(item, row)
-        elif not item.value and row.resets:
-            self.settings.pop(row.name, None)
         else:
-            self._set(item, row)
+            self.set(item, row)
 
     def _outside(self, item: Assignment) -> None:
         from sockact.unitfile.foreign import unit_section  # noqa: PLC0415 - most units need it not
@@ -140,53 +115,15 @@ class _Builder:
         if address.scope and not self.surroundings.interface(address.scope):
             raise ValueError(f"there is no network interface {address.scope!r}")
 
-    def _set(self, item: Assignment, row: Directive[object]) -> None:
-        try:
-            text = item.value
-            if row.specifiers:
-                limit = _NAME_LIMIT if row.value is Value.FDNAME else 1024 * 1024
-                text = expand(text, self.surroundings.resolve, limit)
-            elif row.value is Value.COMMANDS:
-                self._check_specifiers(text)
-            value = values.READERS[row.value](text)
-        except ValueError as error:
-            message = f"{row.name}=: {error}"
-            if row.value is Value.USER or isinstance(error, values.RefusedError):
-                self._refuse(item, message)
-                return
-            self.warn(item.value_origin, f"{message}; this line is ignored")
-            return
-        if row.value is Value.USER and value == "nobody":
-            message = "nobody is whom programs without rights run as; any of them could use it"
-            self.warn(item.value_origin, f"{row.name}=: {message}")
-        if row.name in _LIMITS and value == (INFINITY if row.value is Value.SPAN else 2**32 - 1):
-            value = ""  # systemd takes it for its mark of "not set"
-        if value == "" and (row.resets or row.name in _LIMITS):
+    def keep(self, item: Assignment, row: Directive[object], value: object) -> None:
+        unset = INFINITY if row.value is Value.SPAN else 2**32 - 1
+        if row.name in _LIMITS and value == unset:
+            # systemd takes it for its mark of "not set".
             self.settings.pop(row.name, None)
             return
-        origins: tuple[Origin, ...] = ()
-        if isinstance(value, tuple):
-            origins = (item.origin,) * len(value)
-            if old := self.settings.get(row.name):
-                value, origins = (*old.value, *value), old.origins + origins  # type: ignore[misc]
-        self.settings[row.name] = Setting(value, item.origin, origins)
+        super().keep(item, row, value)
         if row.moment is Moment.NEVER:
             self.warn(item.origin, f"{row.name}= has no effect: {row.without_manager}")
-
-    def _refuse(self, item: Assignment, message: str) -> None:
-        """Refuse the unit, but of a drop-in only the rest."""
-        place = item.value_origin
-        if place.source == self.path or not self.path:
-            raise DirectiveError(message, place.source, place.line, place.column)
-        self.abandoned = place.source
-        self.warn(place, f"{message}; the rest of this drop-in is ignored")
-
-    def _check_specifiers(self, command: str) -> None:
-        """Check what is expanded later, word by word, by whoever runs the command."""
-        try:
-            expand(command, self.surroundings.resolve)
-        except ValueError as error:
-            raise values.RefusedError(str(error)) from None
 
     def build(self) -> SocketSpec:
         name = spec_name(self.settings) or self.name

@@ -141,8 +141,12 @@ _SPAN_TERM = (
 )
 
 
-def span(text: str) -> int:
+def span(text: str, unit: str = "s") -> int:
     """Read a time span, in microseconds: ``90``, ``1min 30s``, ``1h30m``, ``.5s``, ``infinity``.
+
+    Args:
+        text: The time span.
+        unit: What a number without a unit counts.
 
     Returns:
         Microseconds; `sockact.spec.INFINITY` for ``infinity``.
@@ -165,11 +169,11 @@ def span(text: str) -> int:
         position = match.end()
         if not match["gap"] and not match["unit"] and position < length:
             raise ValueError(wrong)
-        unit = _SPAN_UNITS[match["unit"] or "s"]
+        factor = _SPAN_UNITS[match["unit"] or unit]
         whole = match["int"] or "0"
-        total += (int(whole) if len(whole) <= 20 else INFINITY) * unit
+        total += (int(whole) if len(whole) <= 20 else INFINITY) * factor
         for power, digit in enumerate((match["frac"] or "")[:16], 1):
-            total += int(digit) * (unit // 10**power)
+            total += int(digit) * (factor // 10**power)
         if total >= INFINITY:
             raise ValueError(f"{text[:40]!r} is too long a time")
     return total
@@ -195,6 +199,26 @@ def fd_name(text: str) -> str:
             f"{text[:40]!r} is not an fd name: ASCII without ':', at most 255 characters"
         )
     return text
+
+
+# Besides surrogates, which UTF-8 decoding refuses by itself, systemd refuses noncharacters.
+NONCHARACTER = (
+    "[\ufdd0-\ufdef"
+    + "".join(chr(plane << 16 | low) for plane in range(17) for low in (0xFFFE, 0xFFFF))
+    + "]"
+)
+
+
+def is_text(text: str) -> bool:
+    """Whether `text` is what systemd takes for valid UTF-8."""
+    if text.isascii():
+        return True
+    return not re.search("[\ud800-\udfff]|" + NONCHARACTER, text)
+
+
+def is_variable(name: str) -> bool:
+    """Whether `name` can be the name of an environment variable."""
+    return bool(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name))
 
 
 _INTERFACE = r"[^/ \t\n\r\f\v:%\x00-\x1f\x7f]{1,15}"
@@ -302,12 +326,13 @@ def _unescape(text: str, position: int) -> tuple[str, int]:
     raise ValueError(f"unknown escape \\{letter}")
 
 
-def words(text: str, *, escapes: bool) -> list[str]:
+def words(text: str, *, escapes: bool, relaxed: bool = False) -> list[str]:
     """Split a value into words at blanks, with quotes.
 
     Args:
         text: The value.
         escapes: Whether a backslash begins a C escape; else it takes the next character as it is.
+        relaxed: Whether a quote that is not closed, and a backslash at the end, are no error.
 
     Raises:
         ValueError: A quote is not closed, or an escape is unknown or cut off.
@@ -316,26 +341,26 @@ def words(text: str, *, escapes: bool) -> list[str]:
     """
     found: list[str] = []
     position = 0
-    while (step := next_word(text, position, escapes=escapes)) is not None:
+    while (step := next_word(text, position, escapes=escapes, relaxed=relaxed)) is not None:
         word, position = step
         found.append(word)
     return found
 
 
-def next_word(text: str, position: int, *, escapes: bool) -> tuple[str, int] | None:
-    """Return the word that begins at or behind `position`, and where it ends; see `words`."""
+def next_word(
+    text: str, position: int, *, escapes: bool, relaxed: bool = False, verbatim: bool = False
+) -> tuple[str, int] | None:
+    """Return the word that begins at or behind `position`, and where it ends; see `words`.
+
+    With `verbatim`, an unknown escape stays as it is.
+    """
     piece: list[str] = []
     in_word, quote = False, ""
     while position < len(text):
         char = text[position]
         position += 1
         if char == "\\":
-            if escapes:
-                meaning, position = _unescape(text, position)
-            elif position < len(text):
-                meaning, position = text[position], position + 1
-            else:
-                raise ValueError("nothing behind the last backslash")
+            meaning, position = _behind_backslash(text, position, escapes, relaxed, verbatim)
             piece.append(meaning)
             in_word = True
         elif quote:
@@ -350,9 +375,26 @@ def next_word(text: str, position: int, *, escapes: bool) -> tuple[str, int] | N
             in_word = True
         elif in_word:
             break
-    if quote:
+    if quote and not relaxed:
         raise ValueError(f"no closing {quote}")
     return ("".join(piece), position) if in_word else None
+
+
+def _behind_backslash(
+    text: str, position: int, escapes: bool, relaxed: bool, verbatim: bool
+) -> tuple[str, int]:
+    if escapes:
+        try:
+            return _unescape(text, position)
+        except ValueError:
+            if not verbatim:
+                raise
+            return "\\" + text[position : position + 1], position + 1
+    if position < len(text):
+        return text[position], position + 1
+    if relaxed:
+        return "", position
+    raise ValueError("nothing behind the last backslash")
 
 
 def quote_word(word: str) -> str:
@@ -399,43 +441,6 @@ class RefusedError(ValueError):
     """A value so wrong that the whole unit is refused, not just the line."""
 
 
-def _command(text: str) -> tuple[str, ...]:
-    """Check a command line as ``config_parse_exec()`` does; what it means is its runner's matter.
-
-    Raises:
-        RefusedError: The program is no usable name, or its arguments do not parse, and no ``-``
-            in front says that this may be ignored.
-        ValueError: The line is to be ignored.
-    """
-    step = next_word(text, 0, escapes=True)
-    if step is None:
-        raise ValueError("no program to run")
-    program, position = step
-    prefixes: set[str] = set()
-    while program and program[0] in "-@:+!|" and program[0] not in prefixes:
-        if program[0] in "+!" and prefixes & {"+", "!"}:
-            break  # these two exclude each other
-        prefixes.add(program[0])
-        program = program[2 if program.startswith("!!") else 1 :]
-    failure = ValueError if "-" in prefixes else RefusedError
-    if not program:
-        raise failure("no program to run")
-    if program.endswith("/"):
-        raise failure(f"{program[:80]!r} is a directory")
-    if not program.startswith("/") and "/" in program:
-        raise failure(f"{program[:80]!r} is neither a name nor an absolute path")
-    try:
-        step = next_word(text, position, escapes=True)
-        if step is None and "@" in prefixes:
-            raise failure("a name for the program is missing behind @")
-        while step is not None:
-            step = next_word(text, step[1], escapes=True)
-    except ValueError as error:
-        if "escape" not in str(error):  # those systemd keeps as they are
-            raise failure(str(error)) from None
-    return (text,)
-
-
 READERS: dict[Value, Callable[[str], object]] = {
     Value.BOOLEAN: boolean,
     Value.UNSIGNED: _unsigned,
@@ -451,14 +456,16 @@ READERS: dict[Value, Callable[[str], object]] = {
     Value.INTERFACE: _interface,
     Value.USER: _user,
     Value.SERVICE: _service,
-    Value.COMMANDS: _command,
     Value.PROTOCOL: _protocol,
     Value.BIND_IPV6: _bind_ipv6,
     Value.TIMESTAMPING: _timestamping,
     Value.TOS: _tos,
     Value.DEFER: _defer,
 }
-"""The reader of each syntax; list syntaxes return what one assignment adds."""
+"""The reader of each syntax of socket units; list syntaxes return what one assignment adds.
+
+Command lines are read by `sockact.unitfile.command`.
+"""
 
 LISTS = frozenset({Value.PATHS, Value.COMMANDS})
 """The syntaxes whose assignments add up."""

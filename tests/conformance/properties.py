@@ -27,7 +27,7 @@ _NAMES = {
     "TimeoutSec": "TimeoutUSec",
 }
 # What it does not show, or only as part of something else.
-_HIDDEN = {"SELinuxContextFromNet", "Service", "NonBlocking"}
+_HIDDEN = {"SELinuxContextFromNet", "Service", "NonBlocking", "X-TriggerLimitRecoverSec"}
 
 
 def _address(listener: ListenerSpec) -> str:

@@ -15,9 +15,10 @@ import time
 from collections.abc import Callable
 
 from sockact.errors import ListenTextError, UnitError
+from sockact.unitfile.builder import Surroundings
 from sockact.unitfile.grammar import parse
 from sockact.unitfile.listen import parse_listen
-from sockact.unitfile.unit import Surroundings, interpret
+from sockact.unitfile.unit import interpret
 
 SURROUNDINGS = Surroundings({"i": "x", "t": "/run", "n": "fuzz.socket"}.get)
 

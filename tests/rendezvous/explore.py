@@ -23,7 +23,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from sockact.rendezvous.actions import (
     Action,
@@ -32,6 +32,7 @@ from sockact.rendezvous.actions import (
     Close,
     CloseHandles,
     CloseReserve,
+    Command,
     Consider,
     Failed,
     Inherit,
@@ -52,6 +53,7 @@ from sockact.rendezvous.messages import (
     Drain,
     Fds,
     Hello,
+    Json,
     Message,
     Op,
     Ready,
@@ -81,6 +83,7 @@ def identify(handles: Sequence[str]) -> list[Identity]:
 def estate_of(handles: Sequence[str]) -> Estate[str]:
     """Return an owner's estate with one set of these handles."""
     estate: Estate[str] = Estate(Policy(1000))
+    estate.commands = True
     entries = [Entry("web", name, device=1, inode=ord(name)) for name in handles]
     estate.sets["web"] = HeldSet("web", Manifest(entries), tuple(handles))
     return estate
@@ -99,6 +102,7 @@ class Scenario:
         deaths: How many processes may be killed.
         faults: How many messages may arrive spoilt: as no message, or with wrong handles.
         second: Whether a second taker may come and go.
+        commands: Whether somebody may come and give commands.
         blind: Whether a driver cannot tell death from a deliberate end, and takes it for death.
         owner: The class of the owner's end.
         taker: The class of the taker's end.
@@ -109,9 +113,14 @@ class Scenario:
     deaths: int = 1
     faults: int = 0
     second: bool = False
+    commands: bool = False
     blind: bool = False
     owner: type[OwnerSide[str]] = OwnerSide
     taker: type[ClientSide[str]] = ClientSide
+
+    def begin(self) -> "World":
+        """Return the first state: the taker has said nothing yet."""
+        return World.begin(self)
 
 
 @dataclass
@@ -158,6 +167,7 @@ class World:
     o: End = field(default_factory=lambda: End(accepting=True))
     t: End = field(default_factory=End)
     second: OwnerSide[str] | None = None
+    commander: OwnerSide[str] | None = None
     deaths: int = 0
     faults: int = 0
     copies: bool = True
@@ -195,6 +205,9 @@ class World:
         if self.second:
             new.second = _clone_side(self.second)
             new.second._estate = new.estate
+        if self.commander:
+            new.commander = _clone_side(self.commander)
+            new.commander._estate = new.estate
         return new
 
     def key(self) -> tuple[object, ...]:
@@ -202,13 +215,14 @@ class World:
         rest = [
             value
             for name, value in vars(self).items()
-            if name not in ("scenario", "estate", "owner", "taker", "o", "t", "second")
+            if name not in ("scenario", "estate", "owner", "taker", "o", "t", "second", "commander")
         ]
         estate = self.estate
         return (
             *_key(self.owner),
             *_key(self.taker),
             *(_key(self.second) if self.second else ()),
+            *(_key(self.commander) if self.commander else ()),
             *vars(self.o).values(),
             *vars(self.t).values(),
             estate.phase,
@@ -409,6 +423,30 @@ class World:
         side.receive(Request(Op.TAKEOVER), (), 0.0)
         return side
 
+    def command_comes(self) -> None:
+        """Let somebody give a command: it is taken while the owner serves, and changes nothing."""
+        before = self.estate.phase
+        side: OwnerSide[str] = OwnerSide(self.estate, OTHER, 0.0, identify=identify)
+        side.receive(Hello(1, 1), (), 0.0)
+        actions = side.receive(Request(Op.CONTROL, command="status"), (), 0.0)
+        if before in (Phase.OWNING, Phase.HANDING):
+            assert actions == [Command("status", Json("{}"))], "a command is not taken"
+            self.commander = side
+        else:
+            message = actions[0].message if isinstance(actions[0], Send) else None
+            assert isinstance(message, Refuse), "a command is taken by one who has stopped"
+            assert message.reason is Reason.BUSY, "nobody would ask the successor"
+        assert self.estate.phase is before, "a command changes the owner's phase"
+
+    def command_ends(self, *, lost: bool) -> None:
+        """Let a command be answered, or its client go; neither has to do with the takeover."""
+        assert self.commander
+        before = self.estate.phase, self.estate.successor
+        side, self.commander = self.commander, None
+        actions = side.lost(0.0, dead=True) if lost else side.answered("{}", 0.0)
+        assert actions[-1] == Close()
+        assert before == (self.estate.phase, self.estate.successor), "a command ends a takeover"
+
     # What can happen.
 
     def progress(self) -> Iterator[tuple[str, Callable[["World"], None]]]:
@@ -459,6 +497,12 @@ class World:
                 yield "second taker leaves", World.second_leaves
             elif self.estate.phase is Phase.OWNING:
                 yield "second taker asks", World.second_asks
+        if self.scenario.commands and o.alive:
+            if self.commander:
+                yield "the command is answered", lambda w: w.command_ends(lost=False)
+                yield "the commander leaves", lambda w: w.command_ends(lost=True)
+            else:
+                yield "a command comes", World.command_comes
 
     def _alives(self) -> Iterator[tuple[str, Callable[["World"], None]]]:
         if self._may_say_alive(self.owner, self.o, self.t):
@@ -602,6 +646,17 @@ def _key(side: OwnerSide[str] | ClientSide[str]) -> Iterator[object]:
                 yield value
 
 
+UNSURE = {"taker is ready", "the command ends"}
+"""What a process is waited for that may take for ever."""
+
+
+class Beginning(Protocol):
+    """What can be explored."""
+
+    def begin(self) -> World:
+        """Return the first state."""
+
+
 class Exploration:
     """Every state that a scenario can reach.
 
@@ -610,7 +665,7 @@ class Exploration:
         moves: How many events lead from one to another.
     """
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Beginning) -> None:
         """Explore it, and check every state.
 
         Raises:
@@ -621,7 +676,7 @@ class Exploration:
         self._ways: list[tuple[int, str]] = []
         self._worlds: list[World] = []
         self._next: list[list[int]] = [[], []]
-        self._explore(World.begin(scenario))
+        self._explore(scenario.begin())
         for ready in (True, False):
             self._follow(ready=ready)
 
@@ -652,7 +707,7 @@ class Exploration:
     def _note(self, world: World, successors: dict[str, int]) -> None:
         """Note what comes next if the taker gets ready, and if it never does but time passes."""
         goes_on = [name for name, _ in world.progress()]
-        waits = [name for name in goes_on if name != "taker is ready"]
+        waits = [name for name in goes_on if name not in UNSURE]
         waits += [name for name, _ in world.times()]
         self._next[0].append(successors[goes_on[0]] if goes_on else -1)
         self._next[1].append(successors[waits[0]] if waits else -1)
@@ -695,6 +750,7 @@ class Exploration:
 _ONE = Scenario(handles=("a",), deaths=1)
 SCENARIOS = {
     "one death, a second taker": Scenario(deaths=1, second=True),
+    "one death, and commands": replace(_ONE, commands=True),
     "two deaths": Scenario(deaths=2),
     "one death, and every end is taken for one": Scenario(blind=True),
     "a spoilt message": Scenario(deaths=0, faults=1),

@@ -7,8 +7,10 @@ from sockact.rendezvous.actions import (
     Action,
     Close,
     CloseHandles,
+    Command,
     Consider,
     DropSets,
+    Park,
     Report,
     Send,
     Store,
@@ -44,9 +46,12 @@ def estate_of(
     rules: dict[str, Rule] | None = None,
     *,
     stores: bool = False,
+    commands: bool = False,
+    parks: bool = False,
 ) -> Estate[str]:
     """Return an estate with these sets of handles, of a user 1000."""
     estate: Estate[str] = Estate(Policy(1000), generation=3, stores=stores)
+    estate.commands, estate.parks = commands, parks
     for name, handles in ({"web": "abc"} if sets is None else sets).items():
         rule = (rules or {}).get(name, Rule())
         manifest = manifest_of(handles, name)
@@ -151,7 +156,7 @@ def answer(
             if pair and not pair.room:
                 return side.refuse(Reason.LIMIT, "no room", NOW)
             return side.accept(NOW)
-        case Close() | CloseHandles():
+        case Close() | CloseHandles() | Command():
             return []
     if not isinstance(side, OwnerSide):
         return []
@@ -160,6 +165,8 @@ def answer(
             sets = [side._estate.sets[name].manifest for name in action.names]
             ends = [Listing(Manifest())]
             return side.listed([*(Listing(each, more=True) for each in sets), *ends], NOW)
+        case Park():
+            return side.stored(NOW)
         case Store():
             if pair and not pair.store:
                 return side.refuse(Reason.FAILED, "the disk is full", NOW)

@@ -2,9 +2,8 @@
 
     python -m tests.rendezvous.record
 
-writes ``transcripts/v1-*.json`` anew where that version is still the one that is spoken. Once a
-version has been released its transcripts stay as they are: what matters is that a newer machine
-comes to the same end with a peer that says what is written there.
+writes those of ``transcripts/v1-*.json`` that are not there yet. What is there stays as it is: what
+matters is that a newer machine comes to the same end with a peer that says what is written there.
 
 A transcript has what both ends begin with, the steps in their order, and what comes of it on either
 side. A step is a frame, as the side that sends it, the header in hexadecimal and the body; or what
@@ -16,11 +15,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sockact.rendezvous.actions import Action, Adopt, Failed, Listed, Report, Store
+from sockact.rendezvous.actions import (
+    Action,
+    Adopt,
+    Answered,
+    Command,
+    Failed,
+    Listed,
+    Park,
+    Report,
+    Store,
+)
 from sockact.rendezvous.client import ClientSide
 from sockact.rendezvous.estate import Estate, Phase
 from sockact.rendezvous.manifest import Manifest
-from sockact.rendezvous.messages import VERSION, Hello, Op, Request
+from sockact.rendezvous.messages import VERSION, Hello, Json, Op, Request
 from sockact.rendezvous.owner import OwnerSide
 from sockact.rendezvous.policy import Rule, Who
 from tests.rendezvous.pair import NOW, Pair, client_of, estate_of
@@ -28,9 +37,9 @@ from tests.rendezvous.pair import NOW, Pair, client_of, estate_of
 HERE = Path(__file__).resolve().parent / "transcripts"
 
 Setup = dict[str, Any]
-"""``sets``, ``rules`` (uids for a set), ``stores``, ``uid``, ``busy`` (pid of another taker),
-``no_room`` of the owner; ``op``, ``names``, ``uids``, ``gids``, ``give``, ``hello``, ``fds`` of the
-client."""
+"""``sets``, ``rules`` (uids for a set), ``stores``, ``commands``, ``uid``, ``busy`` (pid of another
+taker), ``parks``, ``no_room`` of the owner; ``op``, ``names``, ``uids``, ``gids``, ``command``, ``arguments``,
+``role``, ``give``, ``give_role``, ``hello``, ``fds`` of the client."""
 
 CASES: dict[str, tuple[Setup, list[tuple[str, str]]]] = {
     "takeover": (
@@ -67,6 +76,35 @@ CASES: dict[str, tuple[Setup, list[tuple[str, str]]]] = {
     "drop": ({"op": "drop", "names": ["web"], "stores": True}, []),
     "refuse-busy": ({"op": "takeover", "busy": 77}, []),
     "refuse-denied": ({"op": "takeover", "uid": 33, "rules": {"web": [33]}}, []),
+    "control": (
+        {"op": "control", "command": "restart", "arguments": '{"units":["web"]}', "commands": True},
+        [("owner", "alive"), ("client", "alive"), ("owner", "answer")],
+    ),
+    "control-long-answer": (
+        {"op": "control", "command": "status", "commands": True},
+        [("owner", "long answer")],
+    ),
+    "control-fails": (
+        {"op": "control", "command": "status", "commands": True},
+        [("owner", "fail")],
+    ),
+    # As every owner of the first release is.
+    "control-without-commands": ({"op": "control", "command": "status"}, []),
+    "control-denied": ({"op": "control", "command": "status", "commands": True, "uid": 33}, []),
+    "put-stored": (
+        {
+            "op": "put", "names": ["web.service"], "give": "xy", "give_role": "fdstore",
+            "role": "fdstore", "parks": True,
+        },
+        [],
+    ),
+    "put-stored-to-an-owner": (
+        {
+            "op": "put", "names": ["web.service"], "give": "x", "give_role": "fdstore",
+            "role": "fdstore",
+        },
+        [],
+    ),
     # Versions that will never be spoken, so that this stays a refusal.
     "refuse-version": ({"op": "get", "hello": [200, 201]}, []),
 }  # fmt: skip
@@ -75,7 +113,8 @@ CASES: dict[str, tuple[Setup, list[tuple[str, str]]]] = {
 def estate_in(setup: Setup) -> Estate[str]:
     """Return what the owner has."""
     rules = {name: Rule(tuple(uids)) for name, uids in setup.get("rules", {}).items()}
-    estate = estate_of(setup.get("sets"), rules, stores=setup.get("stores", False))
+    flags = {name: setup.get(name, False) for name in ("stores", "commands", "parks")}
+    estate = estate_of(setup.get("sets"), rules, **flags)
     if "busy" in setup:
         estate.phase, estate.successor = Phase.HANDING, Who(0, (), setup["busy"])
     return estate
@@ -92,9 +131,16 @@ def client_in(setup: Setup, *, recorded: bool = False) -> ClientSide[str]:
     fds = setup.get("fds", 250)
     oldest, newest = setup.get("hello", (1, 1 if recorded else VERSION))
     return client_of(
-        Request(Op(setup["op"]), **lists),  # type: ignore[arg-type]
+        Request(
+            Op(setup["op"]),
+            **lists,  # type: ignore[arg-type]
+            command=setup.get("command", ""),
+            arguments=Json(setup.get("arguments", "{}")),
+            role=setup.get("role", ""),
+        ),
         tuple(setup.get("give", "")),
         Hello(oldest, newest, fds=fds),
+        setup.get("give_role", ""),
     )
 
 
@@ -108,13 +154,17 @@ def _word(action: Action) -> str:
     match action:
         case Failed():
             return f"{name} {action.reason.value}{' refused' if action.refused else ''}"
-        case Adopt():
+        case Adopt() | Park():
             return f"{name} {_entries(action.manifest)} {' '.join(action.handles)}"
         case Store():
             what = f"{action.name} {action.rule.uids} {action.rule.gids}"
             return f"{name} {what} {_entries(action.manifest)} {' '.join(action.handles)}"
         case Listed():
             return f"{name} {_entries(action.listing.entries)}"
+        case Command():
+            return f"{name} {action.name} {action.arguments}"
+        case Answered():
+            return f"{name} {len(action.text)} {action.text[:40]}"
         case Report():
             return f"{name} {' '.join(action.names)}"
     return name
@@ -132,6 +182,9 @@ def deed(side: OwnerSide[str] | ClientSide[str], name: str) -> list[Action]:
         "drained": lambda end: end.drained(NOW),
         "cancel": lambda end: end.cancel("no more", NOW),
         "alive": lambda end: end.expire(NOW + 5),
+        "answer": lambda end: end.answered('{"text":"\\u00e9\\"","list":[1,null]}', NOW),
+        "long answer": lambda end: end.answered('{"text":"' + "x" * 70_000 + '"}', NOW),
+        "fail": lambda end: end.failed("the command failed", NOW),
     }
     return calls[name](side)
 
@@ -160,9 +213,11 @@ def record(setup: Setup, script: Sequence[tuple[str, str]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write the transcripts of the version that is spoken."""
+    """Write the transcripts that are missing, in the version that is spoken."""
     for name, (setup, script) in CASES.items():
         path = HERE / f"v{VERSION}-{name}.json"
+        if path.exists():
+            continue
         text = json.dumps(record(setup, script), indent=1)
         path.write_text(f"{text}\n", encoding="ascii")
         print(path.name)

@@ -1,5 +1,6 @@
 """Random messages and manifests for property tests."""
 
+import json
 import re
 from typing import Any
 
@@ -7,7 +8,7 @@ import attrs
 from hypothesis import strategies as st
 
 from sockact.rendezvous.manifest import COLUMNS, Entry, Manifest
-from sockact.rendezvous.messages import MESSAGES, Message, Op, Reason
+from sockact.rendezvous.messages import MESSAGES, Json, Message, Op, Part, Reason
 
 
 def _canonical(text: str) -> str:
@@ -42,6 +43,16 @@ MANIFESTS: st.SearchStrategy[Manifest] = st.one_of(
     st.tuples(ENTRIES, st.integers(0, 40)).map(lambda t: Manifest([t[0]] * t[1])),
 )
 
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | texts(20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts(10), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+OBJECTS: st.SearchStrategy[Json] = st.dictionaries(texts(10), _VALUES, max_size=4).map(
+    lambda found: Json(json.dumps(found, separators=(",", ":")))
+)
+
 _INTS = st.integers(0, 2**63 - 1)
 _FLOATS = st.floats(0, 2.0**62, allow_nan=False)
 _FIELDS: dict[object, st.SearchStrategy[Any]] = {
@@ -52,6 +63,8 @@ _FIELDS: dict[object, st.SearchStrategy[Any]] = {
     Op: st.sampled_from(Op),
     Reason: st.sampled_from(Reason),
     Manifest: MANIFESTS,
+    Json: OBJECTS,
+    Part: texts(100),
     tuple[str, ...]: st.lists(texts(40), max_size=4).map(tuple),
     tuple[int, ...]: st.lists(st.integers(-1, 2**63 - 1), max_size=4).map(tuple),
     tuple[float, ...]: st.lists(_FLOATS, max_size=4).map(tuple),

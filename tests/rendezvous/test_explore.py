@@ -4,13 +4,24 @@ from typing import Any
 
 import pytest
 
-from sockact.rendezvous.actions import Action, Adopt, CloseReserve, Lead, Resume, Send, StepDown
+from sockact.rendezvous.actions import (
+    Action,
+    Adopt,
+    CloseReserve,
+    Command,
+    Lead,
+    Resume,
+    Send,
+    StepDown,
+    Succeeded,
+)
 from sockact.rendezvous.client import ClientSide
 from sockact.rendezvous.machine import Side
 from sockact.rendezvous.messages import (
     Abort,
     Ack,
     Adopted,
+    Answer,
     Commit,
     Drain,
     Fds,
@@ -20,7 +31,9 @@ from sockact.rendezvous.messages import (
 )
 from sockact.rendezvous.owner import OwnerSide
 from sockact.rendezvous.tables import ClientState, Event, OwnerState
+from tests.rendezvous import explore_command
 from tests.rendezvous.explore import SCENARIOS, Exploration, Scenario
+from tests.rendezvous.explore_command import CommandScenario
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
@@ -36,10 +49,19 @@ def test_every_state_of_a_takeover_occurs() -> None:
     seen = Exploration(Scenario()).seen()
     puts = {
         OwnerState.REPORTING, OwnerState.EXPECTING, OwnerState.CONSIDERING, OwnerState.RECEIVING,
-        OwnerState.STORING, OwnerState.DROPPING,
+        OwnerState.STORING, OwnerState.DROPPING, OwnerState.OBEYING,
         ClientState.OFFERED, ClientState.SENDING, ClientState.SENT, ClientState.DONE,
+        ClientState.COMMANDED,
     }  # fmt: skip
     assert seen == {*OwnerState, *ClientState} - puts
+
+
+@pytest.mark.parametrize("name", explore_command.SCENARIOS)
+def test_every_state_of_a_command_keeps_the_rules(name: str) -> None:
+    """In whatever order things happen, a command is carried out once, and answered whole."""
+    found = Exploration(explore_command.SCENARIOS[name])
+    print(f"{name}: {found.states} states, {found.moves} moves")
+    assert found.states >= 30
 
 
 class ClosesAtCommit(OwnerSide[str]):
@@ -176,6 +198,50 @@ def test_a_broken_rule_is_seen(side: type[Side[Any, str]], rule: str) -> None:
     else:
         assert issubclass(side, ClientSide)
         scenario = Scenario(taker=side)
+    with pytest.raises(AssertionError, match=rule) as caught:
+        Exploration(scenario)
+    assert caught.value.__notes__[0].startswith("taker sends; ")
+
+
+class Refuses(OwnerSide[str]):
+    """Refuses a command that has failed, so that its client asks again."""
+
+    def failed(self, text: str, now: float) -> list[Action]:  # noqa: D102
+        return self.refuse(Reason.BUSY, text, now)
+
+
+class BeginsTwice(OwnerSide[str]):
+    """Carries out a command when it comes, and once more when its client is gone."""
+
+    def lost(self, now: float, *, dead: bool) -> list[Action]:  # noqa: D102
+        actions = super().lost(now, dead=dead)
+        again = [Command(self._request.command, self._request.arguments)]
+        return again + actions if self._request.command else actions
+
+
+class HearsOnePart(ClientSide[str]):
+    """Takes the first part of an answer for all of it."""
+
+    def _answered(self, answer: Answer, now: float) -> list[Action]:
+        actions = super()._answered(answer, now)
+        return [*actions, Succeeded()] if answer.more else actions
+
+
+@pytest.mark.parametrize(
+    ("side", "rule"),
+    [
+        (Refuses, "what was begun is refused"),
+        (BeginsTwice, "a command is carried out twice"),
+        (HearsOnePart, "the answer is not whole"),
+    ],
+)
+def test_a_broken_rule_of_commands_is_seen(side: type[Side[Any, str]], rule: str) -> None:
+    """As above, of commands."""
+    if issubclass(side, OwnerSide):
+        scenario = CommandScenario(owner=side)
+    else:
+        assert issubclass(side, ClientSide)
+        scenario = CommandScenario(taker=side)
     with pytest.raises(AssertionError, match=rule) as caught:
         Exploration(scenario)
     assert caught.value.__notes__[0].startswith("taker sends; ")

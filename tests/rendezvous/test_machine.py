@@ -9,15 +9,18 @@ from sockact.rendezvous.actions import (
     Action,
     Adopt,
     Alone,
+    Answered,
     Close,
     CloseHandles,
     CloseReserve,
+    Command,
     Consider,
     DropSets,
     Failed,
     Inherit,
     Lead,
     Listed,
+    Park,
     Report,
     Resume,
     Send,
@@ -31,13 +34,16 @@ from sockact.rendezvous.client import ClientSide
 from sockact.rendezvous.estate import Phase
 from sockact.rendezvous.manifest import Manifest
 from sockact.rendezvous.messages import (
+    ANSWER_MAX,
     ENTRIES_MAX,
+    PART_MAX,
     TEXT_MAX,
     Abort,
     Accept,
     Ack,
     Adopted,
     Alive,
+    Answer,
     Commit,
     Committed,
     Done,
@@ -45,10 +51,12 @@ from sockact.rendezvous.messages import (
     Fds,
     Gone,
     Hello,
+    Json,
     Listing,
     Message,
     Offer,
     Op,
+    Part,
     Ready,
     Reason,
     Refuse,
@@ -117,6 +125,7 @@ MESSAGES: dict[Event, Step] = {
     E.HELLO: step(HELLO),
     E.WELCOME: step(Welcome(1)),
     E.WELCOME_PUT: step(Welcome(1, ("store",))),
+    E.WELCOME_CONTROL: step(Welcome(1, ("control",))),
     E.ASK_GET: step(Request(Op.GET)),
     E.ASK_TAKEOVER: step(Request(Op.TAKEOVER)),
     E.ASK_PUT: step(Request(Op.PUT, ("new",))),
@@ -124,6 +133,7 @@ MESSAGES: dict[Event, Step] = {
     E.ASK_DROP: step(Request(Op.DROP, ("web",))),
     E.OFFER_PART: step(Offer(3, manifest_of("a"), more=True)),
     E.OFFER: step(Offer(3, manifest_of(ALL))),
+    E.ASK_CONTROL: step(Request(Op.CONTROL, command="status")),
     E.ACCEPT: step(Accept()),
     E.REFUSE: step(Refuse(Reason.LIMIT, "no room")),
     E.FDS_PART: step(Fds(0, 2), "a'", "b'"),
@@ -142,6 +152,8 @@ MESSAGES: dict[Event, Step] = {
     E.DONE: step(Done()),
     E.LIST_PART: step(Listing(manifest_of("a"), more=True)),
     E.LISTING: step(Listing(manifest_of("a"))),
+    E.ANSWER_PART: step(Answer(Part('{"a":'), more=True)),
+    E.ANSWER: step(Answer(Part("{}"))),
     E.ABORT: step(Abort(Reason.CANCELLED, "no more")),
 }
 
@@ -170,10 +182,11 @@ def owner_at(state: OwnerState, event: Event | None = None, op: Op | None = None
         O.RECEIVING: [*put, MESSAGES[E.OFFER], "accept"],
         O.STORING: [*put, MESSAGES[E.OFFER], "accept", MESSAGES[E.FDS]],
         O.DROPPING: [step(HELLO), MESSAGES[E.ASK_DROP]],
+        O.OBEYING: [step(HELLO), MESSAGES[E.ASK_CONTROL]],
         O.DONE: [*drains, "drained"],
         O.CLOSED: [*asked, "cancel"],
     }
-    side = owner_of(estate_of(stores=True))
+    side = owner_of(estate_of(stores=True, commands=True))
     follow(side, recipes[state])
     assert side.state is state
     return side
@@ -186,12 +199,14 @@ def client_at(
     puts = {C.OFFERED, C.SENDING, C.SENT}
     by_event = {
         (C.GREETING, E.WELCOME_PUT): Op.PUT,
+        (C.GREETING, E.WELCOME_CONTROL): Op.CONTROL,
         (C.ASKING, E.LIST_PART): Op.LIST,
         (C.ASKING, E.LISTING): Op.LIST,
         (C.ASKING, E.DONE): Op.DROP,
         (C.RECEIVING, E.FDS): Op.GET,
     }
-    by_state = Op.PUT if state in puts else Op.DROP if state is C.DONE else Op.TAKEOVER
+    others = {C.DONE: Op.DROP, C.COMMANDED: Op.CONTROL}
+    by_state = Op.PUT if state in puts else others.get(state, Op.TAKEOVER)
     op = op or by_event.get((state, event or E.GONE), by_state)
     fds = 2 if (state, event) == (C.SENDING, E.ACK_PART) else 250
     welcome = step(Welcome(1, ("store",), fds=fds))
@@ -212,6 +227,7 @@ def client_at(
         C.OFFERED: [welcome],
         C.SENDING: [welcome, step(Accept())],
         C.SENT: [welcome, step(Accept()), step(Ack(3))],
+        C.COMMANDED: [MESSAGES[E.WELCOME_CONTROL]],
         C.DONE: [welcome, step(Done())],
         C.CLOSED: [welcome, "cancel"],
     }
@@ -241,6 +257,7 @@ def _deeds(
             O.REPORTING: lambda: side.listed([Listing(Manifest())], NOW),
             O.STORING: lambda: side.stored(NOW),
             O.DROPPING: lambda: side.dropped(NOW),
+            O.OBEYING: lambda: side.answered("{}", NOW),
         }
         return [answers[side.state]] if side.state in answers else list(answers.values())
     return []
@@ -326,7 +343,7 @@ def test_every_cell_of_the_owner(state: OwnerState) -> None:
     for event in Event:
         side = owner_at(state, event)
         taken = set(OWNER[state])
-        same_kind = [{E.ADOPTED, E.ADOPTED_ALL}, {E.FDS, E.FDS_ALL}, {E.WELCOME, E.WELCOME_PUT}]
+        same_kind = [{E.ADOPTED, E.ADOPTED_ALL}, {E.FDS, E.FDS_ALL}]
         if any(event in kind and taken & kind and event not in taken for kind in same_kind):
             continue  # what it is called depends on the conversation: the other one is due
         _walk(side, event, dict(OWNER[state]), O.CLOSED)
@@ -355,7 +372,8 @@ def test_tables_name_every_state_and_final_states_are_final() -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [Done(), Welcome(1), Commit(), Drain(), Gone(), Listing(Manifest())]
+    "message",
+    [Done(), Welcome(1), Commit(), Drain(), Gone(), Listing(Manifest()), Answer(Part("{}"))],
 )
 def test_an_owner_is_not_told_what_owners_say(message: Message) -> None:
     """What only an owner says is an error when it comes to one, and changes nothing."""
@@ -378,13 +396,15 @@ def test_an_owner_is_not_told_what_owners_say(message: Message) -> None:
         (Offer(3, manifest_of(ALL)), (Op.GET, Op.TAKEOVER)),
         (Listing(manifest_of("a")), (Op.LIST,)),
         (Done(), (Op.DROP,)),
+        (Answer(Part("{}")), (Op.CONTROL,)),
     ],
 )
 def test_an_answer_to_something_else_is_no_success(
     op: Op, message: Message, ops: tuple[Op, ...]
 ) -> None:
     """A client takes only an answer to what it asked for."""
-    side = client_at(C.OFFERED if op is Op.PUT else C.ASKING, op=op)
+    states = {Op.PUT: C.OFFERED, Op.CONTROL: C.COMMANDED}
+    side = client_at(states.get(op, C.ASKING), op=None if op is Op.CONTROL else op)
     actions = side.receive(message, (), NOW)
     assert (side.state is not C.CLOSED) is (op in ops)
     if op not in ops:
@@ -467,7 +487,7 @@ def test_each_state_lasts_as_long_as_the_table_says(state: OwnerState | ClientSt
     assert "took too long" in failed.text
 
 
-@pytest.mark.parametrize("state", [O.PREPARED, C.ADOPTED, C.VOTED])
+@pytest.mark.parametrize("state", [O.PREPARED, O.OBEYING, C.ADOPTED, C.VOTED, C.COMMANDED])
 def test_each_side_says_alive_and_silence_ends_it(state: OwnerState | ClientState) -> None:
     """Every 5 seconds a side says Alive, and after 20 of silence it ends, whoever it waits for."""
     side = owner_at(state) if isinstance(state, OwnerState) else client_at(state)
@@ -624,6 +644,32 @@ def test_a_put_has_names_and_roles_that_can_be() -> None:
     assert estate.writers == []
 
 
+def test_what_a_service_stores_is_put_like_a_set() -> None:
+    """It goes to an owner that keeps it, under no name of a set, with its role, and only with it."""
+    request = Request(Op.PUT, ("web",), role="fdstore")
+    for role in ("fdstore", "fdstore-kept"):
+        pair = Pair(estate_of(parks=True), client_of(request, ALL, role=role)).run()
+        assert pair.kinds("owner") == ["Consider", "Park", "Close"]
+        assert pair.asked["owner"][1] == Park(manifest_of(ALL, "put", role), ("a'", "b'", "c'"))
+        assert pair.kinds("client") == ["Succeeded", "Close"]
+        assert pair.estate.writers == []
+    for role in ("", "lock"):
+        pair = Pair(estate_of(parks=True), client_of(request, ALL, role=role)).run()
+        assert isinstance(pair.last("owner"), Abort)
+        assert pair.estate.writers == []
+    for estate in (estate_of(), estate_of(stores=True), estate_of(commands=True)):
+        pair = Pair(estate, client_of(request, ALL, role="fdstore"))
+        assert _refusal(pair) == (Reason.UNSUPPORTED, "this owner keeps no fdstore")
+        assert pair.said("client") == ["hello", "abort"]
+        side = owner_of(estate)
+        side.receive(HELLO, (), NOW)
+        assert isinstance(sent(side.receive(request, (), NOW))[0], Refuse)
+    side = owner_of(estate_of(parks=True))
+    side.receive(HELLO, (), NOW)
+    lock = Request(Op.PUT, ("web",), role="lock")
+    assert isinstance(sent(side.receive(lock, (), NOW))[0], Refuse)
+
+
 def test_no_room() -> None:
     """A receiver without room refuses before a descriptor moves, and nothing has changed."""
     for request, give in [(Request(Op.TAKEOVER), ()), (Request(Op.PUT, ("new",)), ALL)]:
@@ -674,10 +720,10 @@ def test_what_is_forbidden_is_not_told_from_what_is_not_there() -> None:
     assert _refusal(Pair(estate, client_of(Request(Op.GET)), nobody)) == empty
 
 
-@pytest.mark.parametrize("op", [Op.TAKEOVER, Op.PUT, Op.DROP])
+@pytest.mark.parametrize("op", [Op.TAKEOVER, Op.PUT, Op.DROP, Op.CONTROL])
 def test_only_managers_change_what_others_are_served_by(op: Op) -> None:
     """Whoever may get a set may do no more, and hears that, whatever state the owner is in."""
-    estate = estate_of(rules={"web": Rule((77,))}, stores=True)
+    estate = estate_of(rules={"web": Rule((77,))}, stores=True, commands=True)
     for phase in Phase:
         estate.phase = phase
         pair = Pair(estate, client_of(Request(op, ("web",)), ALL if op is Op.PUT else ()), Who(77))
@@ -763,6 +809,102 @@ def test_a_version_that_was_not_asked_for_is_broken() -> None:
     abort = sent(side.receive(Welcome(2), (), NOW))[0]
     assert isinstance(abort, Abort)
     assert abort.reason is Reason.VERSION
+
+
+# --- commands -------------------------------------------------------------------------------------
+
+
+def commander(name: str = "status", arguments: str = "{}") -> ClientSide[str]:
+    """Return the end of a client that gives a command."""
+    return client_of(Request(Op.CONTROL, command=name, arguments=Json(arguments)))
+
+
+def test_a_command_and_its_answer() -> None:
+    """The owner's driver hears the command as it was given, and the client what it came to."""
+    pair = Pair(estate_of(commands=True), commander("stop", '{"units":["web"]}')).run()
+    assert pair.asked["owner"] == [Command("stop", Json('{"units":["web"]}'))]
+    assert (pair.owner.state, pair.client.state) == (O.OBEYING, C.COMMANDED)
+    assert pair.client.generation == 3
+    pair.perform("owner", pair.owner.answered('{"ok":true}', NOW))
+    assert pair.asked["client"] == [Answered('{"ok":true}'), Succeeded(), Close()]
+    assert pair.said("client") == ["hello", "request"]
+    assert pair.said("owner") == ["welcome", "answer"]
+    assert pair.estate.phase is Phase.OWNING
+
+
+@pytest.mark.parametrize("size", [PART_MAX - 1, PART_MAX, PART_MAX + 1, 5 * PART_MAX, ANSWER_MAX])
+def test_a_long_answer_comes_in_parts(size: int) -> None:
+    """Each part fits into a message, even if every character of it takes two bytes there."""
+    text = '"\\' * (size // 2) + "x" * (size % 2)
+    pair = Pair(estate_of(commands=True), commander()).run()
+    pair.perform("owner", pair.owner.answered(text, NOW))
+    parts = [action.text for action in pair.asked["client"] if isinstance(action, Answered)]
+    assert "".join(parts) == text
+    assert len(parts) == -(-size // PART_MAX)
+    assert pair.kinds("client")[-2:] == ["Succeeded", "Close"]
+
+
+def test_an_answer_has_an_end() -> None:
+    """An owner says no more than a client takes, and a client takes no more than it must."""
+    pair = Pair(estate_of(commands=True), commander()).run()
+    pair.perform("owner", pair.owner.answered("x" * (ANSWER_MAX + 1), NOW))
+    failed = pair.asked["client"][0]
+    assert isinstance(failed, Failed)
+    assert (failed.reason, failed.refused) == (Reason.FAILED, False)
+    side = client_at(C.COMMANDED)
+    part = Answer(Part("x" * (ANSWER_MAX // 4)), more=True)
+    for _ in range(4):
+        assert side.receive(part, (), NOW) == [Answered(part.text)]
+    actions = side.receive(Answer(Part("x")), (), NOW)
+    assert isinstance(actions[-2], Failed)
+    assert actions[-2].reason is Reason.LIMIT
+
+
+def test_a_command_that_fails_is_no_refusal() -> None:
+    """What has been begun is broken off, so that nobody asks again without thinking."""
+    pair = Pair(estate_of(commands=True), commander()).run()
+    pair.perform("owner", pair.owner.failed("out of cheese", NOW))
+    assert pair.asked["client"][0] == Failed(Reason.FAILED, "out of cheese")
+
+
+def test_an_owner_that_takes_no_commands() -> None:
+    """A client sees by the welcome that it cannot be done; one that asks all the same is refused.
+
+    So an older owner, which does not know the request at all, is never asked.
+    """
+    pair = Pair(estate_of(), commander())
+    assert _refusal(pair) == (Reason.UNSUPPORTED, "this owner takes no commands")
+    assert pair.said("client") == ["hello", "abort"]
+    side = owner_of(estate_of())
+    side.receive(HELLO, (), NOW)
+    refuse = sent(side.receive(Request(Op.CONTROL, command="status"), (), NOW))
+    assert refuse == [Refuse(Reason.UNSUPPORTED, "this owner takes no commands")]
+
+
+def test_commands_during_a_takeover() -> None:
+    """They are taken until the owner has stopped; then the successor is to be asked."""
+    estate = estate_of(commands=True)
+    estate.successor = Who(0, (), 77)
+    for phase in Phase:
+        estate.phase = phase
+        pair = Pair(estate, commander())
+        if phase in (Phase.STARTING, Phase.OWNING, Phase.HANDING):
+            assert pair.run().kinds("owner") == ["Command"]
+        else:
+            assert _refusal(pair)[0] is Reason.BUSY
+        assert estate.phase is phase
+        assert estate.successor == Who(0, (), 77)
+
+
+def test_a_command_lasts_as_long_as_its_client_lives() -> None:
+    """Minutes are nothing, as long as each end hears of the other."""
+    pair = Pair(estate_of(commands=True), commander()).run()
+    for minute in range(1, 200):
+        now = NOW + minute * 5.0
+        assert pair.owner.expire(now) == pair.client.expire(now) == [Send(Alive())]
+        assert pair.owner.receive(Alive(), (), now) == pair.client.receive(Alive(), (), now) == []
+    pair.perform("owner", pair.owner.answered("{}", NOW))
+    assert pair.kinds("client") == ["Answered", "Succeeded", "Close"]
 
 
 def test_a_put_needs_a_holder() -> None:

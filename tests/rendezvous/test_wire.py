@@ -21,10 +21,12 @@ from sockact.rendezvous.messages import (
     Alive,
     Fds,
     Hello,
+    Json,
     Listing,
     Message,
     Offer,
     Op,
+    Part,
     Reason,
     Refuse,
     Request,
@@ -65,7 +67,7 @@ def test_every_message_comes_back(name: str, data: st.DataObject) -> None:
 def test_fields_with_defaults_may_be_missing_and_unknown_ones_are_ignored(name: str) -> None:
     """An older peer leaves out what it does not know, and a newer one says more."""
     values: dict[object, object] = {
-        int: 1, str: "x", Op: "get", Reason: "busy", Manifest: {"count": 1},
+        int: 1, str: "x", Op: "get", Reason: "busy", Manifest: {"count": 1}, Part: "x",
     }  # fmt: skip
     kind = MESSAGES[name]
     needed = {f.name: values[f.type] for f in attrs.fields(kind) if f.default is attrs.NOTHING}
@@ -206,6 +208,8 @@ def test_malformed_bodies_are_the_peers_fault(name: str) -> None:
         '{"type":"offer","count":1,"entries":{"count":%s}}',
         '{"type":"offer","count":1,"entries":{"count":1,"name":%s}}',
         '{"type":"drain","seconds":%s}',
+        '{"type":"answer","text":%s}',
+        '{"type":"request","op":"get","arguments":%s}',
     ],
 )
 def test_nesting_of_any_depth_is_the_peers_fault(place: str) -> None:
@@ -227,6 +231,8 @@ _WRONG: dict[object, list[object]] = {
     Op: [None, 1, True, [], {}, "", "GET"],
     Reason: [None, 1, True, [], {}],
     Manifest: [None, 1, "x", [], {}],
+    Part: [None, 1, True, [], {}],
+    Json: [None, 1, "x", "{}", [], [{}], {"a": 1e999}, json.loads('{"a":' * 33 + "1" + "}" * 33)],
     tuple[str, ...]: [None, 1, "x", {}, [1], ["x", None], [[]], ["x" * (NAME_MAX + 1)]],
     tuple[int, ...]: [None, 1, "x", {}, [1.0], [True], ["1"], [-2], [2**63], [None]],
     tuple[float, ...]: [None, 1, "x", {}, ["1"], [True], [-1], [1e300], [10**400], [None]],
@@ -238,7 +244,7 @@ def test_values_of_a_wrong_type_are_the_peers_fault(name: str) -> None:
     """Each field takes its type and range, and nothing else."""
     kind = MESSAGES[name]
     right: dict[object, object] = {
-        int: 1, str: "x", Op: "get", Reason: "busy", Manifest: {"count": 1},
+        int: 1, str: "x", Op: "get", Reason: "busy", Manifest: {"count": 1}, Part: "x",
     }  # fmt: skip
     good = {f.name: right[f.type] for f in attrs.fields(kind) if f.type in right}
     read({"type": name, **good})
@@ -246,6 +252,18 @@ def test_values_of_a_wrong_type_are_the_peers_fault(name: str) -> None:
         for value in _WRONG[field.type]:
             with pytest.raises(RemoteProtocolError):
                 read({"type": name, **good, field.name: value})
+
+
+def test_arguments_are_an_object() -> None:
+    """They go as one in the message, and come as its text, in one way to write it."""
+    request = Request(Op.CONTROL, command="stop", arguments=Json('{"a":[1,null,{"b":"\\u00e9"}]}'))
+    body = json.loads(encode(request)[HEADER.size :])
+    assert body["arguments"] == {"a": [1, None, {"b": "\u00e9"}]}
+    assert read(body) == request
+    deep = json.loads('{"a":' * 32 + "1" + "}" * 32)
+    message = read({"type": "request", "op": "control", "arguments": deep})
+    assert isinstance(message, Request)
+    assert json.loads(message.arguments) == deep
 
 
 def test_lists_have_a_limit() -> None:

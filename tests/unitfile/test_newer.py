@@ -8,8 +8,9 @@ import pytest
 from sockact.directives import TABLE
 from sockact.errors import DirectiveError
 from sockact.spec import INFINITY, SocketSpec
+from sockact.unitfile.builder import Surroundings
 from sockact.unitfile.grammar import parse
-from sockact.unitfile.unit import Surroundings, interpret
+from sockact.unitfile.unit import interpret
 
 SURROUNDINGS = Surroundings(lambda _letter: None)
 

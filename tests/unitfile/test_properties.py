@@ -5,8 +5,9 @@ from hypothesis import given, settings
 
 from sockact.errors import UnitError
 from sockact.spec import Origin, SocketSpec
+from sockact.unitfile.builder import Surroundings
 from sockact.unitfile.grammar import parse
-from sockact.unitfile.unit import Surroundings, interpret, write
+from sockact.unitfile.unit import interpret, write
 from tests.strategies import UNIT_TEXTS
 
 SURROUNDINGS = Surroundings(lambda _letter: None)

@@ -1,0 +1,306 @@
+"""Starting a program as a child process, with descriptors, as an `Execution` says.
+
+A program that need not know its own process id, and needs nothing else that only the new process
+itself can do, is started by posix_spawn(3). That borrows this process's memory until execve(2), so
+it takes a third of the time of a fork, however large this process is. For all others, and to find
+out what failed, there is a fork. What it fails at comes back over a pipe that execve closes: an end
+of file means success.
+
+This is for a process with one thread. Its children must not be reaped behind its back: neither is
+SIGCHLD ignored, nor does anybody wait for any child. Every descriptor from 3 on that is open here
+becomes close-on-exec.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import signal
+import struct
+import threading
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
+
+from sockact.activation.birth import (
+    SIGNALS,
+    STREAMS,
+    Action,
+    Failure,
+    actions,
+    carry_out,
+)
+from sockact.activation.environ import FIRST_FD, LISTEN_FDNAMES
+from sockact.activation.execution import Execution, Step, StreamFile
+from sockact.activation.layout import Layout
+from sockact.activation.libc import clone, close_all_on_exec
+from sockact.activation.program import explain
+from sockact.errors import LaunchError, WorkingDirectoryError
+from sockact.fd.own import OwnedFd
+
+_REPORT = struct.Struct("=iii")
+
+
+class Child:
+    """A process that has been started, or is about to be.
+
+    Whoever has it waits for the process (waitpid(2)), and closes this.
+
+    Attributes:
+        pid: Its process id.
+        pidfd: A pidfd of it; None where the system has none.
+        report: Becomes readable once it is known whether the program runs, for `started`; None if
+            it is known already that it does.
+    """
+
+    __slots__ = ("_execution", "pid", "pidfd", "report")
+
+    def __init__(
+        self, execution: Execution, pid: int, pidfd: OwnedFd | None, report: OwnedFd | None
+    ) -> None:
+        """Take ownership of the descriptors."""
+        self._execution = execution
+        self.pid = pid
+        self.pidfd = pidfd
+        self.report = report
+
+    def started(self) -> LaunchError | None:
+        """Return why the program does not run, or None if it does; closes `report`.
+
+        The process of one that does not run ends with `LaunchError.status`.
+
+        Raises:
+            BlockingIOError: That is not known yet.
+        """
+        if self.report is None:
+            return None
+        told = os.read(self.report.fileno(), _REPORT.size)
+        self.report.close()
+        self.report = None
+        if not told:
+            return None
+        step, number, which = _REPORT.unpack(told)
+        return _failure(self._execution, Failure(Step(step), number, which))
+
+    def wait_started(self) -> LaunchError | None:
+        """Wait until it is known, then return as `started`."""
+        if self.report is not None:
+            os.set_blocking(self.report.fileno(), True)
+        return self.started()
+
+    def close(self) -> None:
+        """Close the descriptors; the process is left alone."""
+        for handle in (self.pidfd, self.report):
+            if handle is not None:
+                handle.close()
+        self.pidfd = self.report = None
+
+
+def spawn(execution: Execution, fds: Sequence[int] = ()) -> Child:
+    """Start a program.
+
+    Args:
+        execution: The program, and how it is started.
+        fds: Descriptors, which the caller goes on owning. The first ``len(execution.names)`` are
+            placed at 3, 4, 5 …; a `Stdio` that is a number means one of these or of those behind.
+
+    Raises:
+        LaunchError: There can be no process now (EAGAIN, ENOMEM), or no descriptor (EMFILE), or a
+            string holds a NUL (EINVAL). Everything else is told by `Child.started`.
+    """
+    close_all_on_exec(FIRST_FD)
+    try:
+        with contextlib.closing(Layout(execution, fds)) as layout:
+            return _spawn(execution, layout) or _fork(execution, layout)
+    except OSError as error:
+        number = error.errno or errno.EINVAL
+    except ValueError:
+        number = errno.EINVAL
+    step = Step.DESCRIPTORS if number in (errno.EMFILE, errno.ENFILE) else Step.EXEC
+    raise _failure(execution, Failure(step, number, 0))
+
+
+def _spawn(execution: Execution, layout: Layout) -> Child | None:
+    """Start a program by posix_spawn(3); return None if that cannot be, for whatever reason."""
+    if not _is_simple(execution, layout):
+        return None
+    dup2 = os.POSIX_SPAWN_DUP2
+    moves = [(dup2, *move) for move in layout.moves]
+    moves += [(dup2, number, number) for number in layout.kept]
+    moves += [(dup2, opening.other, opening.number) for opening in layout.openings]
+    # So that there is a number for the pidfd.
+    reserved = os.eventfd(0) if hasattr(os, "pidfd_open") else -1
+    try:
+        with _inherited(execution):
+            pid = os.posix_spawn(
+                execution.path,
+                execution.argv,
+                execution.environ,
+                file_actions=moves,
+                setsid=execution.session,
+                setsigmask=(),
+                setsigdef=_WITHOUT_SIGPIPE if execution.ignore_sigpipe else SIGNALS,
+            )
+    except (OSError, ValueError, NotImplementedError):
+        return None
+    finally:
+        if reserved >= 0:
+            os.close(reserved)
+    return Child(execution, pid, _pidfd(pid), None)
+
+
+_WITHOUT_SIGPIPE = [number for number in SIGNALS if number != signal.SIGPIPE]
+
+
+def _is_simple(execution: Execution, layout: Layout) -> bool:
+    """Whether another process than the new one can do everything, without ever waiting.
+
+    To open a file may take for ever (a FIFO), so that is left to the new one.
+    """
+    return not (
+        (execution.listen and execution.names)
+        or execution.pid_variables
+        or execution.death_signal
+        or execution.limits
+        or execution.nice is not None
+        or execution.oom_score_adjust is not None
+        or execution.who is not None
+        or any(opening.path for opening in layout.openings)
+        or (execution.ignore_sigpipe and signal.getsignal(signal.SIGPIPE) != signal.SIG_IGN)
+        or not hasattr(os, "posix_spawn")
+    )
+
+
+@contextlib.contextmanager
+def _inherited(execution: Execution) -> Iterator[None]:
+    """Give this process what a new one inherits from it, for as long as the body runs."""
+    with contextlib.ExitStack() as undo:
+        if execution.umask is not None:
+            undo.callback(os.umask, os.umask(execution.umask))
+        if execution.directory is not None:
+            here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
+            undo.callback(os.close, here)
+            undo.callback(os.fchdir, here)
+            os.chdir(execution.directory)
+        yield
+
+
+def _fork(execution: Execution, layout: Layout) -> Child:
+    """Start a program in a fork.
+
+    Raises:
+        OSError: There can be no process, or no descriptor.
+        ValueError: A string holds a NUL.
+    """
+    todo = actions(execution, layout)
+    reader, writer = _pipe(layout.end)
+    try:
+        try:
+            pid, pidfd = _divide(todo, writer)
+        finally:
+            os.close(writer)  # first, so that there is a number for the pidfd
+        handle = _pidfd(pid) if pidfd < 0 else OwnedFd(pidfd)
+    except BaseException:
+        os.close(reader)
+        raise
+    return Child(execution, pid, handle, OwnedFd(reader))
+
+
+def _pipe(first: int) -> tuple[int, int]:
+    """Return a pipe whose read end is non-blocking, and whose write end is at `first` or above."""
+    reader, writer = os.pipe()
+    try:
+        os.set_blocking(reader, False)
+        if writer < first:
+            low, writer = writer, -1
+            try:
+                writer = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, first)
+            finally:
+                os.close(low)
+    except BaseException as error:
+        os.close(reader)
+        if isinstance(error, OSError) and error.errno == errno.EINVAL:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from None
+        raise
+    return reader, writer
+
+
+def _divide(todo: Sequence[Action], writer: int) -> tuple[int, int]:
+    """Fork, and return the child's process id, and a pidfd of it or -1.
+
+    Raises:
+        OSError: There can be no process.
+    """
+    if threading.active_count() == 1 and (born := clone()) is not None:
+        if not born[0]:
+            _live(todo, writer)
+        return born
+    # A handler of this process may not run in the child: its signal waits for the default action.
+    handled = [number for number in SIGNALS if callable(signal.getsignal(number))]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+    try:
+        pid = os.fork()
+        if not pid:
+            for number in handled:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            _live(todo, writer)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return pid, -1
+
+
+def _live(todo: Sequence[Action], writer: int) -> NoReturn:
+    """Be the new process."""
+    step = Step.EXEC
+    try:
+        step, number, which = carry_out(todo)
+        os.write(writer, _REPORT.pack(step.value, number, which))
+    finally:
+        os._exit(step.value)
+
+
+def _pidfd(pid: int) -> OwnedFd | None:
+    """Return a pidfd of a child, which is its own even if it has ended: nobody has reaped it.
+
+    Raises:
+        OSError: There are too many open files in the system; the child has been killed.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return OwnedFd(os.pidfd_open(pid))
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
+            return None
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
+
+
+def _failure(execution: Execution, failure: Failure) -> LaunchError:
+    """Return what a start failed at, as an error."""
+    step, number, which = failure
+    if step is Step.DIRECTORY:
+        return WorkingDirectoryError(execution.directory or "", number, os.strerror(number))
+    program = execution.argv[0] if execution.argv else execution.path
+    if step is Step.EXEC:
+        path = os.path.join(execution.directory or "", execution.path)
+        names = ":".join(execution.names) if execution.listen else ""
+        return explain(program, path, number, {LISTEN_FDNAMES: names})
+    reason = f"{_what(execution, step, which)}: {os.strerror(number)}"
+    return LaunchError(program, number, reason, step.name.lower(), step.value)
+
+
+def _what(execution: Execution, step: Step, which: int) -> str:
+    if step in STREAMS:
+        number = STREAMS.index(step)
+        name = ("standard input", "standard output", "standard error")[number]
+        stream = (execution.stdin, execution.stdout, execution.stderr)[number]
+        return f"{name} {stream.path}" if isinstance(stream, StreamFile) else name
+    if step is Step.LIMITS:
+        return f"Limit{execution.limits[which].resource}"
+    if step is Step.USER and execution.who:
+        return f"uid {execution.who.uid}"
+    if step is Step.GROUP and execution.who:
+        return f"gid {execution.who.gid}"
+    return step.name.lower().replace("_", " ")

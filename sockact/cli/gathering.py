@@ -1,0 +1,136 @@
+"""From the command line of ``sockact run`` to what a supervisor runs."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import click
+
+from sockact import directives
+from sockact import service_directives as d
+from sockact.activation.program import find_program
+from sockact.cli import definitions, output, program, rendezvous
+from sockact.spec import Origin, ServiceSpec, Setting, SocketSpec
+from sockact.supervise.definitions import Definitions
+from sockact.supervise.gather import Search, command_service, for_command, for_units
+from sockact.supervise.prepare import base_environ
+from sockact.supervise.run import Settings
+from sockact.supervise.where import own_path
+from sockact.unitfile.readiness import parse_readiness
+from sockact.unitfile.service import override, read_setting
+
+
+class Gathering:
+    """Reads the definitions, as often as it is asked to."""
+
+    def __init__(
+        self, chosen: definitions.Definitions, runs: program.Program, given: Mapping[str, Any]
+    ) -> None:
+        """Keep what the command line says.
+
+        Raises:
+            UsageError: It makes no sense.
+        """
+        self._chosen = chosen
+        self._runs = runs
+        self._given = given
+        self._changes: dict[str, Setting] = {}
+        for text in given["service_properties"]:
+            name, equals, value = text.partition("=")
+            if not equals:
+                raise click.UsageError(f"--service-property {text!r} is not Directive=Value")
+            try:
+                row, setting = read_setting(name, value, Origin(f"--service-property {text}"))
+            except ValueError as error:
+                raise click.UsageError(f"--service-property: {error}") from None
+            self._changes[row.name] = setting
+        self._ours(given)
+
+    def _ours(self, given: Mapping[str, Any]) -> None:
+        if given["ready"] is not None:
+            try:
+                value = parse_readiness(given["ready"])
+            except ValueError as error:
+                raise click.UsageError(f"--ready: {error}") from None
+            self._changes[d.X_READY.name] = Setting(value, Origin("--ready"))
+        if given["instances"] > 1:
+            self._changes[d.X_INSTANCES.name] = Setting(given["instances"], Origin("--instances"))
+        if given["restart"] is not None:
+            try:
+                row, setting = read_setting("Restart", given["restart"], Origin("--restart"))
+            except ValueError as error:
+                raise click.UsageError(f"--restart: {error}") from None
+            self._changes[row.name] = setting
+
+    def settings(self) -> Settings:
+        """Return how the supervisor runs."""
+        given = self._given
+        clean = self._runs.clean_env
+        return Settings(
+            path=given["path"] or own_path(os.environ),
+            shared=given["path"] is not None,
+            source=given["source"],
+            timeout=given["timeout"],
+            patience=given["patience"],
+            drain=given["drain"],
+            trusted=rendezvous.uids(given["owners"]),
+            environ=base_environ(os.environ, clean=clean),
+            search=os.environ.get("PATH", "") if self._runs.command else "",
+            passes_status=bool(self._runs.command) and not given["accept"],
+        )
+
+    def load(self) -> Definitions:
+        """Read everything.
+
+        Raises:
+            UnitError: A definition is refused.
+            LaunchError: There is no such program.
+        """
+        found = self._command() if self._runs.command else self._units()
+        return attrs.evolve(
+            found,
+            services={name: self._changed(spec) for name, spec in found.services.items()},
+        )
+
+    def _changed(self, spec: ServiceSpec) -> ServiceSpec:
+        return override(spec, self._changes) if self._changes else spec
+
+    def _units(self) -> Definitions:
+        chosen = self._chosen
+        search = Search(os.environ, chosen.user_units, chosen.unit_path, output.warn)
+        return for_units(chosen.units, search, eager=self._given["lazy"] is False)
+
+    def _command(self) -> Definitions:
+        runs = self._runs
+        find_program(runs.command[0], os.environ.get("PATH", ""), runs.chdir)
+        specs = [unit.spec for unit in self._chosen.load("run")]
+        if self._given["accept"]:
+            specs = [_accepting(spec) for spec in specs]
+        accepts = any(spec.get(directives.ACCEPT) for spec in specs)
+        settings: dict[str, object] = {
+            d.RESTART.name: "no" if accepts else "on-failure",
+            d.ENVIRONMENT.name: tuple(runs.variables().items()),
+        }
+        if accepts:
+            settings[d.NOTIFY_ACCESS.name] = "none"
+        if runs.inetd:
+            settings[d.STANDARD_INPUT.name] = d.Stdio("socket")
+            settings[d.STANDARD_OUTPUT.name] = d.Stdio("inherit")
+        if runs.chdir is not None:
+            settings[d.WORKING_DIRECTORY.name] = d.OptionalPath(os.path.abspath(runs.chdir))
+        if runs.user is not None:
+            settings[d.USER.name] = runs.user
+        if runs.group is not None:
+            settings[d.GROUP.name] = runs.group
+
+        def make(name: str) -> ServiceSpec:
+            return self._changed(command_service(name, runs.command, settings))
+
+        lazy = self._given["lazy"] is True
+        return for_command(specs, make, runs.command[0], eager=not lazy)
+
+
+def _accepting(spec: SocketSpec) -> SocketSpec:
+    settings = {**spec.settings, directives.ACCEPT.name: Setting(True, Origin("--accept"))}
+    return attrs.evolve(spec, settings=settings)

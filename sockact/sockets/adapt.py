@@ -1,0 +1,159 @@
+"""A listener that stays open while its definition changes: what can be set on it is set."""
+
+import os
+import stat
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+
+from sockact import directives as d
+from sockact.fd.probe import borrowed
+from sockact.sockets.node import Made, set_mode, symlink
+from sockact.sockets.options import set_late
+from sockact.sockets.plan import make_plan
+from sockact.sockets.task import Task, Warn
+from sockact.spec import Directive, Kind, ListenerSpec, SocketSpec, UnixAddress
+
+_SOCKETS = (Kind.STREAM, Kind.DATAGRAM, Kind.SEQPACKET, Kind.NETLINK)
+_F_SETPIPE_SZ = 1031
+_AT_BIRTH: dict[Kind, tuple[Directive[Any], ...]] = {
+    Kind.SPECIAL: (d.WRITABLE,),
+    Kind.MQUEUE: (d.MQUEUE_MAX_MESSAGES, d.MQUEUE_MESSAGE_SIZE),
+}
+
+
+def adapt(fd: int, listener: ListenerSpec, old: SocketSpec, new: SocketSpec, warn: Warn) -> Made:
+    """Make an open descriptor what `new` says of it, as far as that can be done.
+
+    Options of the socket are set, and so are its backlog and the mode, owner and links of its node.
+    What a socket has from its birth stays. Nothing is undone: an option that `new` does not name
+    any more keeps the value that it has.
+
+    Args:
+        fd: The descriptor, which stays the caller's.
+        listener: What it is, by `new`.
+        old: What it was opened, or last adapted, from.
+        new: What it is to be. User and group exist.
+        warn: Called with a line for each thing that stays, or that could not be set.
+
+    Returns:
+        The node, and links that were made, if they are to be removed with the listener and were
+        not before (RemoveOnStop=).
+    """
+    adapted = _Adapted(fd, listener, old, new, warn)
+    if listener.kind in _SOCKETS:
+        adapted.socket()
+    adapted.file()
+    adapted.node()
+    return adapted.made
+
+
+class _Adapted:
+    def __init__(
+        self, fd: int, listener: ListenerSpec, old: SocketSpec, new: SocketSpec, warn: Warn
+    ) -> None:
+        self.made = Made()
+        self._fd = fd
+        self._listener = listener
+        self._old = old
+        self._new = new
+        self._task = Task(new, warn)
+
+    def _stays(self, names: Iterable[str]) -> None:
+        for name in dict.fromkeys(names):
+            setting = self._new.settings.get(name) or self._old.settings.get(name)
+            place = f"{setting.origin}: " if setting else ""
+            self._task.warn(
+                f"{place}{name}= of {self._listener.address}, which is open, stays as it was"
+            )
+
+    def _has_changed(self, row: Directive[Any]) -> bool:
+        return bool(self._old.get(row) != self._new.get(row))
+
+    def socket(self) -> None:
+        sock = borrowed(self._fd)
+        try:
+            kind, family = self._listener.kind, sock.family
+            before, after = (make_plan(spec, kind, family) for spec in (self._old, self._new))
+            if before.protocol != after.protocol:
+                self._stays([d.SOCKET_PROTOCOL.name])
+            self._stays(name for name, *_ in set(before.before) ^ set(after.before))
+            if after.backlog is not None and before.backlog != after.backlog:
+                try:
+                    sock.listen(after.backlog)
+                except OSError as error:
+                    self._task.warn(self._task.unset(d.BACKLOG.name, error))
+            late = tuple(item for item in after.late if item not in before.late)
+            set_late(sock, attrs.evolve(after, late=late), self._task)
+            named = {name for name, _ in after.late}
+            self._stays(name for name, _ in before.late if name not in named)
+        finally:
+            sock.detach()
+
+    def file(self) -> None:
+        rows: tuple[Directive[Any], ...] = (d.NON_BLOCKING, *_AT_BIRTH.get(self._listener.kind, ()))
+        self._stays(row.name for row in rows if self._has_changed(row))
+        size = self._new.get(d.PIPE_SIZE)
+        if self._listener.kind is Kind.FIFO and size and self._has_changed(d.PIPE_SIZE):
+            import fcntl  # noqa: PLC0415 - only for a FIFO
+
+            try:
+                fcntl.fcntl(self._fd, _F_SETPIPE_SZ, size)
+            except (OSError, OverflowError) as error:
+                reason = error if isinstance(error, OSError) else OSError(0, "too large")
+                self._task.warn(self._task.unset(d.PIPE_SIZE.name, reason))
+
+    def node(self) -> None:
+        address = self._listener.address
+        is_socket = isinstance(address, UnixAddress) and not address.abstract
+        if not (is_socket or self._listener.kind in (Kind.FIFO, Kind.MQUEUE)):
+            return
+        step = d.SOCKET_MODE.name
+        try:
+            if self._has_changed(d.SOCKET_MODE):
+                mode = self._new.get(d.SOCKET_MODE) & 0o777
+                if is_socket:
+                    set_mode(str(address), mode)
+                else:
+                    os.fchmod(self._fd, mode)
+            step = d.SOCKET_USER.name
+            if self._has_changed(d.SOCKET_USER) or self._has_changed(d.SOCKET_GROUP):
+                self._own()
+        except OSError as error:
+            self._task.warn(self._task.unset(step, error))
+        if self._listener.kind is not Kind.MQUEUE:
+            self._link()
+
+    def _own(self) -> None:
+        owner = self._task.owner()
+        if isinstance(self._listener.address, UnixAddress):
+            os.chown(str(self._listener.address), *owner, follow_symlinks=False)
+        else:
+            os.chown(self._fd, *owner)
+
+    def _link(self) -> None:
+        address, removes = str(self._listener.address), self._new.get(d.REMOVE_ON_STOP)
+        had = self._old.get(d.REMOVE_ON_STOP)
+        for link in self._new.get(d.SYMLINKS):
+            if link in self._old.get(d.SYMLINKS):
+                continue
+            self.made.parents(link, self._new.get(d.DIRECTORY_MODE))
+            try:
+                if symlink(address, link, replace=removes) and removes:
+                    self.made.node(link)
+            except OSError as error:
+                self._task.warn(self._task.unset(d.SYMLINKS.name, error))
+        if had and not removes:
+            self._stays([d.REMOVE_ON_STOP.name])
+        elif removes and not had:
+            _note(self.made, address)
+
+
+def _note(made: Made, path: str) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return
+    if stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):
+        made.node(path)

@@ -1,0 +1,39 @@
+"""What a process of a service gets: descriptors with their names, and which is which."""
+
+from collections.abc import Sequence
+
+import attrs
+
+from sockact.fd.own import OwnedFd
+
+
+@attrs.frozen
+class Given:
+    """Descriptors for one process.
+
+    Attributes:
+        names: Their fd names.
+        fds: Their numbers; they belong to somebody else, but for `owned`.
+        sockets: How many of them, from the first on, are sockets of socket units.
+        owned: Those that were opened for this process alone, to be closed when it has started.
+    """
+
+    names: tuple[str, ...] = ()
+    fds: tuple[int, ...] = ()
+    sockets: int = 0
+    owned: tuple[OwnedFd, ...] = ()
+
+    def close(self) -> None:
+        """Close what was opened for this process alone."""
+        for handle in self.owned:
+            handle.close()
+
+
+def joined(parts: Sequence[Given]) -> Given:
+    """Put together what comes from several places, in order; sockets come first."""
+    return Given(
+        tuple(name for part in parts for name in part.names),
+        tuple(number for part in parts for number in part.fds),
+        sum(part.sockets for part in parts),
+        tuple(handle for part in parts for handle in part.owned),
+    )

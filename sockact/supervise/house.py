@@ -1,0 +1,56 @@
+"""What all services of one supervisor share: the loop, the children, the clock, the log."""
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+
+from sockact.rendezvous.react import Reactor
+from sockact.supervise.fork import Children
+
+logger = logging.getLogger("sockact.run")
+
+
+class House:
+    """The surroundings of every service.
+
+    Attributes:
+        reactor: What calls everybody.
+        children: The processes that were started here.
+        base: The environment that every service begins with.
+        search: Where programs without a path are looked up; empty for systemd's own places.
+        death_signal: Whether children are told when this process dies.
+        ending: Whether everything is being stopped: nothing is started any more.
+        polls: Whether traffic may start anything: not while somebody else serves.
+    """
+
+    def __init__(
+        self,
+        reactor: Reactor,
+        base: Mapping[str, str],
+        *,
+        search: str = "",
+        death_signal: bool = True,
+    ) -> None:
+        """Begin without children."""
+        self.reactor = reactor
+        self.children = Children(reactor)
+        self.base = base
+        self.search = search
+        self.death_signal = death_signal
+        self.ending = False
+        self.polls = False
+
+    def now(self) -> float:
+        """Return the seconds on the clock that everything here is timed by."""
+        return time.monotonic()
+
+
+def new_invocation() -> str:
+    """Return a name for one run of a service (INVOCATION_ID of systemd.exec(5))."""
+    return os.urandom(16).hex()
+
+
+def log(level: int, unit: str, text: str, **fields: object) -> None:
+    """Write one line about a unit to the log."""
+    logger.log(level, "%s: %s", unit, text, extra={"unit": unit, **fields})

@@ -1,0 +1,514 @@
+"""Socket units and services together: who starts whom, and how all are replaced at once."""
+
+import errno
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from sockact import directives
+from sockact import service_directives as d
+from sockact.errors import SockactError
+from sockact.fd.connections import connections
+from sockact.fd.own import OwnedFd
+from sockact.rendezvous.react import READ
+from sockact.sockets.accept import Accepted
+from sockact.sockets.socketset import SocketSet
+from sockact.spec import ServiceSpec, SocketSpec
+from sockact.supervise import connection
+from sockact.supervise.definitions import Definitions, UnitDefinition
+from sockact.supervise.given import Given, joined
+from sockact.supervise.house import House, log
+from sockact.supervise.listen import SocketUnit
+from sockact.supervise.open import open_file
+from sockact.supervise.renew import Service
+from sockact.supervise.serve import Running, seconds
+from sockact.supervise.tables import Unit
+from sockact.supervise.watch import Watch
+
+IDLE_CHECK_SECONDS = 1.0
+"""How often a service that has connections is looked at again, to stop it when it is idle."""
+
+
+class Place(Protocol):
+    """Where sockets come from, and whoever else has to know of them."""
+
+    def open(self, unit: SocketSpec) -> SocketSet:
+        """Return the sockets of a unit that is started; raise BindError if there can be none."""
+
+    def changed(self) -> None:
+        """Hear that units have other sockets than before."""
+
+
+class Manager:
+    """All units of one supervisor.
+
+    Attributes:
+        units: The socket units by name, in order.
+        services: The services by name.
+        instances: The instances of Accept=yes by name.
+        definitions: What is run.
+    """
+
+    def __init__(self, house: House, definitions: Definitions, place: Place) -> None:
+        """Begin with everything dead."""
+        self.house = house
+        self.definitions = definitions
+        self.units: dict[str, SocketUnit] = {}
+        self.services: dict[str, Service] = {}
+        self.instances: dict[str, Running] = {}
+        self.changed: Callable[[], None] = lambda: None
+        self._place = place
+        self._watch = Watch()
+        self._deferred: list[SocketUnit] = []
+        self.gathering = False
+        self._opened: dict[str, SocketSet] = {}
+        self._leaving: list[Service] = []
+        self._kept: list[SocketSet] = []
+        self._draining: list[SocketSet] = []
+        self._idle_due: dict[str, float] = {}
+        for one in definitions.units:
+            self._add_unit(one)
+        for spec in definitions.services.values():
+            self._add_service(spec)
+        house.reactor.watch(self._watch.fileno(), READ, self._dispatch)
+        house.reactor.add(self._watch)
+        house.reactor.add(self)
+
+    def _add_unit(self, one: UnitDefinition) -> SocketUnit:
+        unit = SocketUnit(self.house, self._watch, one.spec, one.service, self)
+        self.units[one.spec.name] = unit
+        return unit
+
+    def _add_service(self, spec: ServiceSpec) -> Service:
+        service = Service(self.house, spec, lambda _slot: self.given(spec.name))
+        service.watch(self._service_changed)
+        self.services[spec.name] = service
+        self._set_idle(service)
+        return service
+
+    def _set_idle(self, service: Service) -> None:
+        limit = seconds(service.spec.get(d.X_IDLE_STOP))
+        for unit in self.units.values():
+            if unit.service == service.name:
+                unit.watches_activity = limit is not None
+
+    def _dispatch(self) -> None:
+        for token, event in self._watch.dispatch():
+            assert isinstance(token, tuple)
+            unit, number = token
+            unit.seen(number, event)
+
+    # --- what services get ------------------------------------------------------------------------
+
+    def units_of(self, service: str) -> list[SocketUnit]:
+        """Return the socket units whose sockets a service gets, in order."""
+        spec = self.services[service].spec if service in self.services else None
+        wanted = spec.get(d.SOCKETS) if spec else ()
+        return [
+            unit
+            for name, unit in self.units.items()
+            if (unit.service == service or name in wanted) and not unit.accepts
+        ]
+
+    def gets(self, service: str, spec: ServiceSpec, unit: UnitDefinition) -> bool:
+        """Whether a service of this definition gets the sockets of a unit of that one."""
+        return not unit.spec.get(directives.ACCEPT) and (
+            unit.service == service or unit.spec.name in spec.get(d.SOCKETS)
+        )
+
+    def given(self, service: str) -> Given:
+        """Return the descriptors for a process of a service.
+
+        Raises:
+            OSError: A file of OpenFile= cannot be opened.
+        """
+        parts = [unit.given() for unit in self.units_of(service)]
+        return joined([*parts, *self.beside_sockets(service)])
+
+    def beside_sockets(self, service: str, spec: ServiceSpec | None = None) -> list[Given]:
+        """Return what a process of a service gets behind its sockets."""
+        found = self.services.get(service)
+        if found is None:
+            return []
+        stored = found.store.entries()
+        store = Given(tuple(one.name for one in stored), tuple(one.fileno() for one in stored))
+        files: tuple[d.OpenFileSpec, ...] = (spec or found.spec).get(d.OPEN_FILE)
+        return [store, *_open_files(files)]
+
+    # --- listen.Trigger ---------------------------------------------------------------------------
+
+    def trigger(self, unit: SocketUnit) -> None:
+        """Start the service of a unit."""
+        now = self.house.now()
+        service = self.services[unit.service]
+        if not service.is_busy and (others := self._conflicting(service)):
+            defers = unit.spec.get(directives.DEFER_TRIGGER)
+            ending = [one for one in others if not one.is_active]
+            if defers == "patient" or (defers == "yes" and len(ending) == len(others)):
+                if unit.life.state is not Unit.DEFERRED:
+                    self._deferred.append(unit)
+                    unit.do(unit.life.deferred(now))
+                return
+            if defers != "no":
+                names = ", ".join(one.name for one in others)
+                unit.problem = f"{service.name} conflicts with {names}"
+                unit.do(unit.life.refused("resources", now))
+                return
+            for one in others:
+                log(logging.INFO, one.name, f"stopped: it conflicts with {service.name}")
+                one.stop()
+        if not service.is_active:
+            log(logging.INFO, service.name, f"started by traffic on {unit.name}")
+        why = service.start()
+        if why:
+            unit.do(unit.life.refused(why, now))
+        else:
+            unit.do(unit.life.has_triggered(now))
+
+    def _conflicting(self, service: Service) -> list[Service]:
+        return [
+            one
+            for one in self.services.values()
+            if one is not service
+            and one.is_busy
+            and (
+                one.name in service.spec.get(d.CONFLICTS)
+                or service.name in one.spec.get(d.CONFLICTS)
+            )
+        ]
+
+    def accept(self, unit: SocketUnit, accepted: Accepted) -> None:
+        """Start an instance for a connection."""
+        caller = accepted.caller
+        key = connection.source(caller)
+        prefix, _, suffix = unit.service.partition("@")
+        name = f"{prefix}@{connection.instance_name(caller, unit.accepted)}{suffix}"
+        handle = accepted.handle
+        fd_name = directives.FILE_DESCRIPTOR_NAME.name
+        names = (unit.sockets.names[0],) if fd_name in unit.spec.settings else ("connection",)
+
+        def given() -> Given:
+            return Given(names, (handle.fileno(),), 1, (handle,))
+
+        def changed(one: Running) -> None:
+            if one.is_over and self.instances.pop(name, None) is not None:
+                handle.close()
+                unit.connections.leave(key)
+                self.changed()
+
+        try:
+            spec = self.definitions.templates[unit.service](name)
+        except SockactError as error:
+            accepted.close()
+            unit.connections.leave(key)
+            unit.fail(str(error))
+            return
+        unit.accepted += 1
+        one = Running(
+            self.house,
+            spec,
+            name=name,
+            generation=1,
+            given=given,
+            variables=connection.environment(caller),
+            changed=changed,
+        )
+        self.instances[name] = one
+        one.start()
+
+    def open(self, unit: SocketUnit) -> None:
+        """Give a unit its sockets."""
+        if self.gathering:
+            return
+        if (sockets := self._opened.pop(unit.name, None)) is not None:
+            unit.opened(sockets)
+            return
+        try:
+            sockets = self._place.open(unit.spec)
+        except SockactError as error:
+            unit.fail(str(error))
+            return
+        unit.opened(sockets)
+        self._place.changed()
+
+    def closed(self, unit: SocketUnit) -> None:
+        """Hear that a unit's sockets were closed."""
+        del unit
+        self._place.changed()
+
+    def unit_changed(self, unit: SocketUnit) -> None:
+        """Hear that a unit is in another state."""
+        service = self.services.get(unit.service)
+        if unit.life.state is Unit.LISTENING and service is not None and service.is_busy:
+            unit.service_changed(active=True, hit_limit=False)
+        self.changed()
+
+    def hung_up(self, unit: SocketUnit, number: int) -> None:
+        """Bring a listener back that was shut down."""
+        index = unit.sockets.filenos().index(number)
+        entry = list(unit.sockets)[index]
+        what = str(entry.listener) if entry.listener else entry.name
+        if unit.accepts:
+            unit.fail(f"{what} was shut down")
+            return
+        from sockact.supervise.revive import revive  # noqa: PLC0415 - hardly ever needed
+
+        try:
+            same = revive(unit, index)
+        except (SockactError, OSError) as error:
+            unit.fail(f"{what} was shut down by a program that serves it; {error}")
+            return
+        how = "listens again" if same else "was opened anew"
+        log(
+            logging.WARNING,
+            unit.name,
+            f"{what} was shut down by a program that serves it (shutdown(2)); it {how}",
+        )
+        if same:
+            return
+        self._place.changed()
+        for service in self.services.values():
+            if unit in self.units_of(service.name) and service.is_active and not service.trial:
+                # The present processes have the dead one.
+                service.try_new(service.spec, service.gives, _follow(service))
+
+    # --- services ---------------------------------------------------------------------------------
+
+    def _service_changed(self, service: Service) -> None:
+        hit = service.result == "start-limit-hit" and not service.is_busy
+        for unit in self.units.values():
+            if unit.service == service.name:
+                unit.service_changed(active=service.is_busy, hit_limit=hit)
+        if not service.is_busy:
+            deferred, self._deferred = self._deferred, []
+            for unit in deferred:
+                if unit.life.state is Unit.DEFERRED:
+                    self._deferred.append(unit)
+                    if not self._conflicting(self.services[unit.service]):
+                        self._deferred.remove(unit)
+                        self.trigger(unit)
+        self._look_idle(service)
+        self._look_leaving()
+        self.changed()
+
+    def child_ended(self) -> None:
+        """Hear that children of this process have ended."""
+        self.house.children.reap()
+        for service in self.all_services():
+            service.child_ended()
+        for one in list(self.instances.values()):
+            one.child_ended()
+
+    # --- idle services ----------------------------------------------------------------------------
+
+    def _look_idle(self, service: Service) -> None:
+        limit = seconds(service.spec.get(d.X_IDLE_STOP))
+        ready = service.current is not None and service.current.ready
+        if limit is None or not service.is_active or not ready or service.trial:
+            self._idle_due.pop(service.name, None)
+        elif service.name not in self._idle_due:
+            self._idle_due[service.name] = self.house.now() + limit
+
+    def deadline(self) -> float | None:
+        """Return when a service is to be looked at; for the reactor."""
+        return min(self._idle_due.values(), default=None)
+
+    def expire(self, now: float) -> None:
+        """Stop the services that have had no connection for long enough."""
+        for name in [name for name, when in self._idle_due.items() if when <= now]:
+            service = self.services[name]
+            limit = seconds(service.spec.get(d.X_IDLE_STOP))
+            units = [unit for unit in self.units.values() if unit.service == name]
+            if limit is None or not units:
+                del self._idle_due[name]
+                continue
+            last = max(unit.active_since for unit in units)
+            if any(_connections(unit) for unit in units):
+                self._idle_due[name] = now + min(limit, IDLE_CHECK_SECONDS)
+                for unit in units:
+                    unit.active_since = now
+            elif last + limit > now:
+                self._idle_due[name] = last + limit
+            else:
+                del self._idle_due[name]
+                log(logging.INFO, name, f"stopped: no connection for {limit:g} s")
+                service.stop()
+
+    # --- other definitions ------------------------------------------------------------------------
+
+    def set_units(self, definitions: Definitions, parts: dict[str, SocketSet]) -> None:
+        """Run other socket units from now on.
+
+        Args:
+            definitions: What they are.
+            parts: The sockets of each, which are owned here from now on.
+        """
+        before, self.units = self.units, {}
+        for one in definitions.units:
+            name = one.spec.name
+            unit = before.pop(name, None)
+            if (
+                unit is not None
+                and unit.life.is_open
+                and unit.accepts == one.spec.get(directives.ACCEPT)
+            ):
+                unit.service = one.service
+                unit.set_spec(one.spec)
+                old = unit.change_sockets(parts[name])
+                old.forget()
+                unit.sockets.extend(old)
+                self.units[name] = unit
+                continue
+            if unit is not None:
+                unit.sockets.forget()
+                unit.close(leave=True)
+            self._opened[name] = parts[name]
+            self._add_unit(one).start()
+        for unit in before.values():
+            unit.sockets.forget()  # they are closed when the drain is over
+            unit.close(leave=True)
+
+    def add_services(self, definitions: Definitions) -> None:
+        """Add the services that are new."""
+        for name, spec in definitions.services.items():
+            if name not in self.services:
+                self._add_service(spec)
+                if name in definitions.eager:
+                    self.services[name].start()
+
+    def drop_services(self, definitions: Definitions) -> None:
+        """Stop the services that are none any more."""
+        for name in [name for name in self.services if name not in definitions.services]:
+            service = self.services.pop(name)
+            self._leaving.append(service)
+            service.stop()
+        self._look_leaving()
+
+    def _look_leaving(self) -> None:
+        for service in [one for one in self._leaving if one.is_over]:
+            self._leaving.remove(service)
+            service.close()
+        if self._draining and not any(one.former for one in self.all_services()):
+            for sockets in self._draining:
+                sockets.close()
+            self._draining = []
+
+    def all_services(self) -> list[Service]:
+        """Return all services, those included that are on their way to their end."""
+        return [*self.services.values(), *self._leaving]
+
+    def close_after_drain(self, sockets: SocketSet) -> None:
+        """Take ownership of sockets that nobody wants, and close them when the drain is over."""
+        self._draining.append(sockets)
+        self._look_leaving()
+
+    def keep(self, rest: SocketSet) -> None:
+        """Take ownership of what undoes the opening of sockets, whoever has the sockets."""
+        self._kept.append(rest)
+
+    def rewatch(self) -> None:
+        """Watch every unit for what matters now."""
+        for service in self.services.values():
+            self._set_idle(service)
+        for unit in self.units.values():
+            unit.rewatch()
+
+    # --- all of them ------------------------------------------------------------------------------
+
+    def start_units(self) -> None:
+        """Start every socket unit."""
+        for unit in list(self.units.values()):
+            unit.start()
+
+    def start_eager(self) -> None:
+        """Start the services that are started at once."""
+        for name in self.definitions.eager:
+            self.services[name].start()
+
+    def pause(self) -> None:
+        """Start nothing more for traffic: a successor does."""
+        for unit in self.units.values():
+            unit.pause()
+
+    def resume(self) -> None:
+        """Listen again."""
+        for unit in self.units.values():
+            unit.rewatch()
+
+    def stop_services(self, *, instances: bool) -> None:
+        """Stop every service; and the instances of Accept=yes, or let them finish."""
+        for service in self.services.values():
+            service.stop()
+        if instances:
+            for one in list(self.instances.values()):
+                one.stop()
+
+    def stop_units(self) -> None:
+        """Stop every socket unit."""
+        for unit in list(self.units.values()):
+            unit.stop()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no process is left."""
+        return all(one.is_over for one in self.all_services()) and not self.instances
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether nothing runs, and nothing can start anything any more."""
+        states = (unit.life.state for unit in self.units.values())
+        return self.is_quiet and all(state in (Unit.DEAD, Unit.FAILED) for state in states)
+
+    def sockets(self) -> Iterator[tuple[SocketSpec, SocketSet]]:
+        """Give the sockets that are open, unit by unit."""
+        for unit in self.units.values():
+            if unit.life.is_open or unit.life.state is Unit.START_OPEN:
+                yield unit.spec, unit.sockets
+
+    def close(self, *, leave: bool = False) -> None:
+        """Close everything; the processes are left alone.
+
+        Args:
+            leave: Leave every node in place, because somebody else serves there.
+        """
+        self.house.reactor.unwatch(self._watch.fileno())
+        self.house.reactor.remove(self._watch)
+        self.house.reactor.remove(self)
+        for unit in self.units.values():
+            unit.close(leave=leave)
+        for sockets in [*self._kept, *self._draining, *self._opened.values()]:
+            sockets.leave() if leave else sockets.close()
+        for service in self.all_services():
+            service.close()
+        self._watch.close()
+
+
+def _follow(service: Service) -> Callable[[str], None]:
+    def done(why: str) -> None:
+        if not why:
+            service.follow()
+
+    return done
+
+
+def _connections(unit: SocketUnit) -> int:
+    return sum(connections(number) or 0 for number in unit.sockets.filenos())
+
+
+def _open_files(specs: Sequence[d.OpenFileSpec]) -> Iterator[Given]:
+    opened: list[OwnedFd] = []
+    try:
+        for spec in specs:
+            try:
+                opened.append(OwnedFd(open_file(spec)))
+            except OSError as error:
+                if spec.graceful and error.errno == errno.ENOENT:
+                    continue
+                reason = os.strerror(error.errno or 0)
+                raise OSError(error.errno, f"OpenFile={spec.path}: {reason}") from None
+            yield Given((spec.name,), (opened[-1].fileno(),), 0, (opened[-1],))
+    except BaseException:
+        for handle in opened:
+            handle.close()
+        raise

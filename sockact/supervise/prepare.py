@@ -1,0 +1,228 @@
+"""From the definition of a service to an `Execution`: what has to be looked up is looked up here.
+
+The environment is that of this process, less what was meant for this process alone, then what the
+unit says; systemd.exec(5) has the order.
+"""
+
+import errno
+import glob
+from collections.abc import Iterator, Mapping, Sequence
+
+from sockact import service_directives as d
+from sockact.activation.environ import VARIABLES
+from sockact.activation.execution import (
+    Execution,
+    How,
+    Limit,
+    Stdio,
+    Stream,
+    StreamFile,
+)
+from sockact.activation.program import DEFAULT_PATH, Identity, find_program, identity
+from sockact.errors import LaunchError
+from sockact.spec import ServiceSpec
+from sockact.supervise.given import Given
+from sockact.unitfile.command import Command
+from sockact.unitfile.envfile import parse_env_file
+
+OURS = (
+    *VARIABLES, "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "MAINPID", "FDSTORE",
+    "INVOCATION_ID", "SYSTEMD_EXEC_PID", "REMOTE_ADDR", "REMOTE_PORT", "SO_COOKIE", "SOCKACT_DEBUG",
+)  # fmt: skip
+"""Variables that say something to one process only, and so are not passed on."""
+
+KEPT = ("PATH", "LANG", "TERM", "COLORTERM", "NO_COLOR", "TZ")
+
+_FILES = {"file": How.WRITE, "append": How.APPEND, "truncate": How.TRUNCATE}
+
+
+def base_environ(environ: Mapping[str, str], *, clean: bool = False) -> dict[str, str]:
+    """Return the environment that every service begins with.
+
+    Args:
+        environ: The environment of this process.
+        clean: Pass on only `KEPT`, as systemd does.
+    """
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name not in OURS and (not clean or name in KEPT)
+    }
+    return {"PATH": DEFAULT_PATH, **kept}
+
+
+class Preparer:
+    """Prepares the processes of one service."""
+
+    def __init__(self, spec: ServiceSpec, base: Mapping[str, str], *, search: str = "") -> None:
+        """Keep what all have in common.
+
+        Args:
+            spec: The definition.
+            base: What every service begins with.
+            search: Where programs without a path are looked up; as systemd does by default.
+        """
+        self.spec = spec
+        self._base = base
+        self._search = search or DEFAULT_PATH
+        self._cache: tuple[Identity | None, tuple[Limit, ...]] | None = None
+
+    def who(self) -> Identity | None:
+        """Return as whom it runs.
+
+        Raises:
+            CredentialsError: There is no such user or group.
+        """
+        get = self.spec.get
+        more: tuple[str, ...] = get(d.SUPPLEMENTARY_GROUPS)
+        return identity(get(d.USER) or None, get(d.GROUP) or None, more)
+
+    def prepare(
+        self,
+        command: Command,
+        variables: Mapping[str, str],
+        given: Given,
+        *,
+        pid_variables: tuple[str, ...] = (),
+        main: bool = True,
+        death_signal: int = 0,
+    ) -> Execution:
+        """Return how a command of the service is started.
+
+        Args:
+            command: Which.
+            variables: What this process is told in its environment.
+            given: The descriptors that it gets.
+            pid_variables: Variables that hold its own process id.
+            main: Whether it is of ExecStart=.
+            death_signal: What it gets if this process dies.
+
+        Raises:
+            LaunchError: There is no such program, or EnvironmentFile= cannot be read.
+            CredentialsError: There is no such user or group.
+        """
+        spec, get = self.spec, self.spec.get
+        who = self.who() if command.privileges == "" else None
+        environ = self._environ(variables, who or self.who())
+        where = get(d.WORKING_DIRECTORY)
+        directory = where.path if where else None
+        if directory == "~":
+            directory = environ.get("HOME", "/")
+        path = find_program(command.path, self._search, directory)
+        stdin, stdout, stderr = self._streams(given, main=main)
+        by_stdio = stdin is not Stream.NULL and isinstance(stdin, int)
+        names = given.names if main else ()
+        if by_stdio and spec.get(d.STANDARD_INPUT).kind == "socket":
+            names = given.names[given.sockets :]
+        mask = get(d.UMASK)
+        return Execution(
+            path=path,
+            argv=tuple(command.arguments(environ)),
+            environ=environ,
+            names=names,
+            listen=bool(names),
+            pid_variables=pid_variables,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            session=True,
+            ignore_sigpipe=get(d.IGNORE_SIGPIPE),
+            death_signal=death_signal,
+            umask=mask,
+            limits=self._limits(),
+            nice=get(d.NICE),
+            oom_score_adjust=get(d.OOM_SCORE_ADJUST),
+            who=who,
+            directory=directory,
+            directory_optional=bool(where and where.optional),
+        )
+
+    def order(self, given: Given) -> Sequence[int]:
+        """Return the descriptors in the order in which `prepare` counts them."""
+        if self.spec.get(d.STANDARD_INPUT).kind == "socket":
+            return (*given.fds[given.sockets :], *given.fds[: given.sockets])
+        return given.fds
+
+    def _environ(self, variables: Mapping[str, str], who: Identity | None) -> dict[str, str]:
+        get = self.spec.get
+        environ = dict(self._base)
+        if who and who.environ:
+            environ |= who.environ
+        environ |= variables
+        said: tuple[tuple[str, str], ...] = get(d.ENVIRONMENT)
+        environ |= dict(said)
+        for name, value in self._from_files():
+            environ[name] = value
+        for entry in get(d.UNSET_ENVIRONMENT):
+            name, equals, value = entry.partition("=")
+            if not equals or environ.get(name) == value:
+                environ.pop(name, None)
+        return environ
+
+    def _from_files(self) -> Iterator[tuple[str, str]]:
+        for entry in self.spec.get(d.ENVIRONMENT_FILE):
+            paths = sorted(glob.glob(entry.path)) if glob.has_magic(entry.path) else [entry.path]
+            if not paths and not entry.optional:
+                raise LaunchError(entry.path, errno.ENOENT, "EnvironmentFile=: no such file")
+            for path in paths:
+                try:
+                    with open(path, "rb") as file:
+                        data = file.read()
+                    yield from parse_env_file(data)
+                except (OSError, ValueError) as error:
+                    if entry.optional:
+                        continue
+                    reason = getattr(error, "strerror", None) or str(error)
+                    number = getattr(error, "errno", None) or errno.EINVAL
+                    raise LaunchError(path, number, f"EnvironmentFile=: {reason}") from None
+
+    def _limits(self) -> tuple[Limit, ...]:
+        limits = ((name, self.spec.get(row)) for name, row in d.LIMITS.items())
+        return tuple(
+            Limit(name.removeprefix("Limit"), *limit) for name, limit in limits if limit is not None
+        )
+
+    def _streams(self, given: Given, *, main: bool) -> tuple[Stdio, Stdio, Stdio]:
+        get = self.spec.get
+        source = get(d.STANDARD_INPUT)
+        stdin = self._stream(source, given, 0, How.READ)
+        stdout, stderr = (
+            self._stream(get(row), given, number, _FILES.get(get(row).kind, How.WRITE))
+            for number, row in ((1, d.STANDARD_OUTPUT), (2, d.STANDARD_ERROR))
+        )
+        if not main and isinstance(stdin, int) and not given.fds:
+            stdin = Stream.NULL
+        return stdin, stdout, stderr
+
+    def _stream(self, what: d.Stdio, given: Given, number: int, how: How) -> Stdio:
+        match what.kind:
+            case "null":
+                return Stream.NULL
+            case "inherit":
+                return Stream.NULL if number == 0 else Stream.SAME
+            case "parent":
+                return Stream.INHERIT
+            case "socket":
+                return self._index(given, None)
+            case "fd":
+                name = what.target or ("stdin", "stdout", "stderr")[number]
+                return self._index(given, name)
+        return StreamFile(what.target, how)
+
+    def _index(self, given: Given, name: str | None) -> Stdio:
+        """Return where, in the order of `order`, the socket for a standard stream stands."""
+        sockets = given.names[: given.sockets]
+        if name is None:
+            if len(sockets) != 1:
+                raise LaunchError(
+                    self.spec.name,
+                    errno.EINVAL,
+                    f"a standard stream can be one socket, and there are {len(sockets)}",
+                )
+            return len(given.fds) - 1
+        if name not in sockets:
+            raise LaunchError(self.spec.name, errno.ENOENT, f"there is no socket named {name!r}")
+        index = sockets.index(name)
+        if self.spec.get(d.STANDARD_INPUT).kind == "socket":
+            return len(given.fds) - given.sockets + index
+        return index

@@ -1,0 +1,593 @@
+"""A service: its generations, how one follows the other, and when it is started again.
+
+A generation is one or several processes of the same definition, side by side. The present one
+serves. A new one is tried beside it, on the same sockets, and follows it only when it is ready;
+what it follows has *stepped down*: it was told to stop, and finishes what it has accepted.
+"""
+
+import contextlib
+import logging
+import math
+import os
+import signal
+from collections.abc import Callable, Mapping, Sequence
+
+from sockact import service_directives as d
+from sockact.rendezvous.react import Reactor
+from sockact.spec import ServiceSpec
+from sockact.supervise.exit import Exit
+from sockact.supervise.given import Given
+from sockact.supervise.house import House, log
+from sockact.supervise.limit import RateLimit
+from sockact.supervise.prepare import Preparer
+from sockact.supervise.probe import Probe
+from sockact.supervise.restarts import delay, shall_restart
+from sockact.supervise.serve import Running
+from sockact.supervise.store import FdStore
+from sockact.supervise.tables import IS_FINAL
+from sockact.unitfile.command import parse_commands
+from sockact.unitfile.readiness import Delay, Readiness, Said
+
+Gives = Callable[[int], Given]
+"""Asked for the descriptors of the process in a slot."""
+
+REPLACE_DELAY = Delay(1.0)
+"""What a new generation has to prove that says nothing of itself: that it lives so long."""
+
+
+class Generation:
+    """Processes of one definition, side by side.
+
+    Attributes:
+        number: 1, 2, 3 … of a service.
+        spec: The definition.
+        slots: The processes, also those that have ended.
+        ready: Whether it has shown that it can serve.
+        problem: Why it came to nothing.
+    """
+
+    def __init__(
+        self,
+        house: House,
+        spec: ServiceSpec,
+        number: int,
+        gives: Gives,
+        *,
+        store: FdStore | None,
+        readiness: Readiness | None,
+        changed: Callable[["Generation", Running], None],
+    ) -> None:
+        """Prepare it.
+
+        Args:
+            house: Its surroundings.
+            spec: The definition.
+            number: Its number.
+            gives: Asked for the descriptors of each process.
+            store: The service's fd store.
+            readiness: What has to be tried once all have started; None for nothing.
+            changed: Called when one of its processes has changed, or when all are ready.
+        """
+        self.number = number
+        self.spec = spec
+        self.ready = False
+        self.problem = ""
+        self._house = house
+        self._gives = gives
+        self._store = store
+        self._readiness = readiness
+        self._changed = changed
+        self._probe: Probe | None = None
+        self.slots: list[Running] = []
+
+    def start(self) -> None:
+        """Start all its processes."""
+        for slot in range(max(1, self.spec.get(d.X_INSTANCES))):
+            self.slots.append(self._new(slot))
+        for one in list(self.slots):
+            one.start()
+
+    def _new(self, slot: int) -> Running:
+        count = self.spec.get(d.X_INSTANCES)
+        name = f"{self.spec.name}" + (f"#{slot}" if count > 1 else "")
+        variables = {"SOCKACT_GENERATION": str(self.number)}
+        if count > 1:
+            variables["SOCKACT_INSTANCE"] = str(slot)
+        return Running(
+            self._house,
+            self.spec,
+            name=name,
+            generation=self.number,
+            slot=slot,
+            given=lambda: self._gives(slot),
+            variables=variables,
+            store=self._store,
+            changed=self._heard,
+        )
+
+    def again(self, slot: int) -> None:
+        """Start one of its processes again."""
+        self.slots[slot] = self._new(slot)
+        self.slots[slot].start()
+
+    def _heard(self, one: Running) -> None:
+        if one.problem:
+            self.problem = one.problem
+        if not self.ready and all(one.is_up for one in self.slots):
+            if self._probe is None:
+                self._try()
+            elif isinstance(self._readiness, Delay) and self._said():
+                self._probe.cancel()
+                self._probe = None
+                self.ready = True
+        self._changed(self, one)
+
+    def _try(self) -> None:
+        if self._readiness is Said.NOTIFY:
+            self.ready = self._said()
+            return
+        if self._readiness is None or isinstance(self._readiness, Said):
+            self.ready = True
+            return
+        self._probe = Probe(self._house.reactor, self._readiness, self._probed, run=self._run)
+
+    def _probed(self, error: str | None) -> None:
+        self._probe = None
+        if error is not None:
+            self.problem = error
+            self.stop()
+            return
+        self.ready = True
+        self._changed(self, self.slots[0])
+
+    def _said(self) -> bool:
+        """Whether all have said READY=1, which nothing can tell better."""
+        return all(one.life.said for one in self.slots)
+
+    def why_not(self) -> str:
+        """Return why it is not ready, for people."""
+        if self._probe is not None and self._probe.reason:
+            return self._probe.reason
+        if self.problem:
+            return self.problem
+        states = {one.life.state.value for one in self.slots}
+        return f"it is still in {', '.join(sorted(states))}"
+
+    def _run(self, text: str, ended: Callable[[Exit], None]) -> "_Check":
+        return _Check(self._house, self.spec, text, self.slots[0].pid, ended)
+
+    def stop(self, *, restarting: bool = False) -> None:
+        """Stop all its processes."""
+        if self._probe is not None:
+            self._probe.cancel()
+            self._probe = None
+        for one in self.slots:
+            one.stop(restarting=restarting)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all its processes have come to their end."""
+        return all(one.is_over for one in self.slots)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether any of its processes is starting or has started."""
+        return any(one.is_active for one in self.slots)
+
+    def child_ended(self) -> None:
+        """Look again whether anything of it is left."""
+        for one in self.slots:
+            one.child_ended()
+
+
+class _Check:
+    """A command that finds out whether a service is ready."""
+
+    def __init__(
+        self,
+        house: House,
+        spec: ServiceSpec,
+        text: str,
+        main: int,
+        ended: Callable[[Exit], None],
+    ) -> None:
+        (command,) = parse_commands(text)[:1] or (None,)
+        if command is None:
+            raise OSError(0, "the command is empty")
+        self._ended: Callable[[Exit], None] | None = ended
+        preparer = Preparer(spec, house.base, search=house.base.get("PATH", ""))
+        execution = preparer.prepare(command, {"MAINPID": str(main)}, Given(), main=False)
+        self._process = house.children.start(execution, (), lambda _error: None, self._over)
+        self._alive = True
+
+    def _over(self, how: Exit) -> None:
+        self._alive = False
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended(how)
+
+    def kill(self) -> None:
+        """End it."""
+        self._ended = None
+        if self._alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)
+
+
+class Trial:
+    """A new generation that is being tried.
+
+    Attributes:
+        generation: Which.
+    """
+
+    def __init__(
+        self, reactor: Reactor, generation: Generation, patience: float | None, now: float
+    ) -> None:
+        """Wait for it, so many seconds at most."""
+        self.generation = generation
+        self.done: Callable[[str], None] = lambda _why: None
+        self._reactor = reactor
+        self._until = math.inf if patience is None else now + patience
+        reactor.add(self)
+
+    def deadline(self) -> float | None:
+        """Return until when it has to be ready."""
+        return None if self._until == math.inf else self._until
+
+    def expire(self, now: float) -> None:
+        """Give up."""
+        del now
+        self._finish(f"not ready in time: {self.generation.why_not()}")
+
+    def look(self) -> None:
+        """Look what has become of it."""
+        if self.generation.ready:
+            self._finish("")
+        elif self.generation.is_over or not self.generation.is_active:
+            self._finish(self.generation.problem or "it has ended before it was ready")
+
+    def cancel(self) -> None:
+        """Wait no more."""
+        self._reactor.remove(self)
+        self.done = lambda _why: None
+
+    def _finish(self, why: str) -> None:
+        done = self.done
+        self.cancel()
+        done(why)
+
+
+class Service:
+    """One service.
+
+    Attributes:
+        spec: The definition that the next start uses.
+        current: The generation that serves.
+        former: Generations that have stepped down and are not over yet.
+        trial: The one that is tried.
+        store: Its fd store.
+        restarts: How often it was started again by itself.
+        result: How it has ended last, in systemd's words.
+        last_failure: What went wrong last, for people.
+    """
+
+    def __init__(self, house: House, spec: ServiceSpec, gives: Gives) -> None:
+        """Begin dead.
+
+        Args:
+            house: Its surroundings.
+            spec: The definition.
+            gives: Asked for the sockets of the process in a slot.
+        """
+        self.spec = spec
+        self.name = spec.name
+        self.current: Generation | None = None
+        self.former: list[Generation] = []
+        self.trial: Trial | None = None
+        self.restarts = 0
+        self.result = "success"
+        self.last_failure = ""
+        self.generations = 0
+        self.gives = gives
+        self.status = None
+        self.exit: Exit | None = None
+        self.stopping = False
+        self._house = house
+        self._limit = self._new_limit()
+        self._due: dict[int, float] = {}
+        self._quick = 0
+        self._changed: list[Callable[[Service], None]] = []
+        self.store = FdStore(spec.get(d.FD_STORE_MAX), house.reactor)
+        house.reactor.add(self)
+
+    def _new_limit(self) -> RateLimit:
+        get = self.spec.get
+        return RateLimit(get(d.START_LIMIT_INTERVAL), get(d.START_LIMIT_BURST))
+
+    def watch(self, changed: Callable[["Service"], None]) -> None:
+        """Call `changed` whenever something has changed."""
+        self._changed.append(changed)
+
+    def unwatch(self, changed: Callable[["Service"], None]) -> None:
+        """Call `changed` no more."""
+        self._changed = [one for one in self._changed if one != changed]
+
+    def set_spec(self, spec: ServiceSpec) -> None:
+        """Use another definition from the next start on."""
+        self.spec = spec
+        self._limit = self._new_limit()
+        self.store.maximum = spec.get(d.FD_STORE_MAX)
+
+    # --- what it is -------------------------------------------------------------------------------
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it serves, or is about to."""
+        return self.current is not None and self.current.is_active
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a socket unit takes it for running: it is active, or not yet far in its end."""
+        if self.current is None:
+            return False
+        return any(one.life.state not in IS_FINAL for one in self.current.slots)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it will be started again by itself."""
+        return bool(self._due)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no process of it is left, and none is to come by itself."""
+        return self.current is None and not self.former and not self.trial and not self._due
+
+    @property
+    def state(self) -> str:
+        """Where it stands, in systemd's words."""
+        if self.current is None or self.current.is_over:
+            if self._due:
+                return "auto-restart"
+            return "dead" if self.result in ("success", "exec-condition") else "failed"
+        lives = [one for one in self.current.slots if not one.is_over] or self.current.slots
+        return lives[0].life.state.value
+
+    # --- what it is told --------------------------------------------------------------------------
+
+    def start(self) -> str:
+        """Start it, if it is not active; return why it cannot be started, if so."""
+        if self.is_active:
+            return ""
+        if self._house.ending:
+            return "resources"
+        if not self._limit.allow(self._house.now()):
+            self._due.clear()
+            self.result = "start-limit-hit"
+            self.last_failure = "started too often (StartLimitBurst=)"
+            log(logging.ERROR, self.name, self.last_failure)
+            self._tell()
+            return "service-start-limit-hit"
+        self._due.clear()
+        self.stopping = False
+        if self.current is not None and not self.current.is_over:
+            self.former.append(self.current)  # on its way to its end: its place is taken
+        self.current = self._new_generation(self._readiness(replacing=False))
+        self.current.start()
+        return ""
+
+    def stop(self) -> None:
+        """Stop it; it is not started again by itself."""
+        self._due.clear()
+        self.stopping = True
+        if self.trial is not None:
+            self.trial.generation.problem = "the service is stopped"
+            self.trial.generation.stop()
+        if self.current is not None:
+            self.current.stop()
+        for one in self.former:
+            one.stop()
+        self._tell()
+
+    def restart(self) -> None:
+        """Stop it, and start it as soon as nothing of it is left."""
+        if self.current is None:
+            self.start()
+            return
+        self._due[-1] = math.inf
+        self.current.stop(restarting=True)
+
+    def reload(self) -> bool:
+        """Have it read its configuration again; return whether it can."""
+        able = [one for one in self.current.slots if one.life.can_reload()] if self.current else []
+        for one in able:
+            one.reload()
+        return bool(able)
+
+    def forward(self, number: int) -> None:
+        """Pass a signal on to its main processes."""
+        for one in self.current.slots if self.current else ():
+            one.forward(number)
+
+    def try_new(self, spec: ServiceSpec, gives: Gives, done: Callable[[str], None]) -> None:
+        """Start a new generation beside the present one, and tell when it is ready.
+
+        Args:
+            spec: Its definition.
+            gives: Asked for its sockets.
+            done: Called with nothing when it is ready; `follow` is to be called then. Else with
+                why not, and it has been told to stop.
+        """
+        assert self.trial is None, "one at a time"
+        generation = self._new_generation(self._readiness(replacing=True, spec=spec), spec, gives)
+        start = spec.get(d.TIMEOUT_START)
+        patience = None if start >= 2**63 else start / 1_000_000
+        trial = Trial(self._house.reactor, generation, patience, self._house.now())
+
+        def finished(why: str) -> None:
+            if why:
+                self.trial = None
+                self.former.append(generation)
+                generation.stop()
+                self.last_failure = why
+                self._settle(generation)
+            done(why)
+
+        trial.done = finished
+        self.trial = trial
+        generation.start()
+        trial.look()
+
+    def follow(self) -> None:
+        """Let the generation that was tried serve, and the present one step down."""
+        assert self.trial is not None
+        trial, self.trial = self.trial, None
+        trial.cancel()
+        before, self.current = self.current, trial.generation
+        self._due.clear()
+        self.stopping = False
+        self.restarts = self._quick = 0
+        self.set_spec(trial.generation.spec)
+        self.gives = trial.generation._gives  # noqa: SLF001
+        if before is not None:
+            self.former.append(before)
+            before.stop()
+            self._settle(before)
+        self._tell()
+
+    def give_up_trial(self, why: str) -> None:
+        """Stop the generation that is tried."""
+        if self.trial is None:
+            return
+        trial, self.trial = self.trial, None
+        trial.cancel()
+        trial.generation.problem = why
+        self.former.append(trial.generation)
+        trial.generation.stop()
+        self._settle(trial.generation)
+
+    # --- what happens -----------------------------------------------------------------------------
+
+    def _readiness(self, *, replacing: bool, spec: ServiceSpec | None = None) -> Readiness | None:
+        spec = spec or self.spec
+        if d.X_READY.name in spec.settings:
+            return spec.get(d.X_READY)
+        says_so = spec.get(d.TYPE) in ("notify", "notify-reload", "oneshot")
+        return REPLACE_DELAY if replacing and not says_so else None
+
+    def _new_generation(
+        self,
+        readiness: Readiness | None,
+        spec: ServiceSpec | None = None,
+        gives: Gives | None = None,
+    ) -> Generation:
+        self.generations += 1
+        return Generation(
+            self._house,
+            spec or self.spec,
+            self.generations,
+            gives or self._gives,
+            store=self.store,
+            readiness=readiness,
+            changed=self._heard,
+        )
+
+    def _gives(self, slot: int) -> Given:
+        return self.gives(slot)
+
+    def _heard(self, generation: Generation, one: Running) -> None:
+        if one.is_over and generation is self.current:
+            self._ended(one)
+        if self.trial is not None and generation is self.trial.generation:
+            self.trial.look()
+        if generation is self.current and generation.ready and not one.is_over:
+            self._quick = 0 if one.is_up else self._quick
+        self._settle(generation)
+        self._tell()
+
+    def _ended(self, one: Running) -> None:
+        """One of the processes that serve has come to its end."""
+        self.exit, self.result = one.exit, one.life.result
+        if self.result != "success":
+            self.last_failure = one.problem or self.result
+        if self.stopping or self._house.ending or -1 in self._due:
+            return
+        how = one.exit
+        status = (
+            None if how is None else ("signal", how.signal) if how.signal else ("exit", how.status)
+        )
+        if shall_restart(self.spec, one.life.result, status):
+            self._due[one.slot] = self._house.now() + delay(self.spec, self._quick)
+
+    def _settle(self, generation: Generation) -> None:
+        """Forget what is over."""
+        if generation in self.former and generation.is_over:
+            self.former.remove(generation)
+        if generation is self.current and generation.is_over and set(self._due) <= {-1}:
+            self.current = None
+            if self._due.pop(-1, None) is not None:
+                self._house.reactor.post(self._start_again)
+            self._keep_store()
+
+    def _start_again(self) -> None:
+        self.start()
+
+    def _keep_store(self) -> None:
+        preserve = self.spec.get(d.FD_STORE_PRESERVE)
+        keeps = preserve == "yes" or (preserve == "on-success" and self.result == "success")
+        if not keeps and not self._due:
+            self.store.clear()
+
+    def deadline(self) -> float | None:
+        """Return when it is started again; for the reactor."""
+        times = [when for when in self._due.values() if when != math.inf]
+        return min(times) if times else None
+
+    def expire(self, now: float) -> None:
+        """Start what is due."""
+        for slot in [slot for slot, when in self._due.items() if when <= now]:
+            del self._due[slot]
+            if self._house.ending:
+                continue
+            if not self._limit.allow(now):
+                self._due.clear()
+                self.result = "start-limit-hit"
+                self.last_failure = f"started too often: {self.last_failure}"
+                log(logging.ERROR, self.name, self.last_failure)
+                break
+            self.restarts += 1
+            self._quick += 1
+            log(logging.INFO, self.name, f"started again, for the {ordinal(self.restarts)} time")
+            if self.current is None or slot >= len(self.current.slots):
+                self.current = self._new_generation(self._readiness(replacing=False))
+                self.current.start()
+            else:
+                self.current.again(slot)
+        if self.current is not None:
+            self._settle(self.current)
+        self._tell()
+
+    def child_ended(self) -> None:
+        """Look again whether anything of it is left."""
+        for one in self.all():
+            one.child_ended()
+
+    def all(self) -> Sequence[Generation]:
+        """Return all its generations."""
+        trial = [self.trial.generation] if self.trial else []
+        return [*([self.current] if self.current else []), *trial, *self.former]
+
+    def _tell(self) -> None:
+        for changed in list(self._changed):
+            changed(self)
+
+    def close(self) -> None:
+        """Close the fd store, and call nobody any more."""
+        self._house.reactor.remove(self)
+        self.store.close()
+
+
+def ordinal(number: int) -> str:
+    """Return ``1st``, ``2nd``, ``3rd``, ``4th`` …."""
+    ends: Mapping[int, str] = {1: "st", 2: "nd", 3: "rd"}
+    return f"{number}{'th' if 10 <= number % 100 <= 20 else ends.get(number % 10, 'th')}"

@@ -1,0 +1,573 @@
+"""A supervisor: it opens sockets, runs services for them, and hands all on when its time has come.
+
+It stands in one of five places. It boots: what units run before their sockets are open, the
+sockets, and at a rendezvous the former owner's. It tries: the services of a successor are started,
+while the former owner serves. It serves. It drains, once it has a successor of its own. It ends.
+"""
+
+import contextlib
+import enum
+import logging
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+
+from sockact import service_directives as d
+from sockact.activation import notify
+from sockact.errors import NotifyError, SockactError
+from sockact.rendezvous.arrive import Parked, close_parked
+from sockact.rendezvous.change import Change
+from sockact.rendezvous.furnish import Options, come, resolved, take_for
+from sockact.rendezvous.react import Reactor
+from sockact.rendezvous.takeover import Phase, Tenure
+from sockact.sockets.bind import open_specs
+from sockact.sockets.socketset import SocketSet
+from sockact.sockets.task import Warn
+from sockact.spec import ListenerSpec, SocketSpec
+from sockact.supervise.definitions import Definitions
+from sockact.supervise.family import become_subreaper
+from sockact.supervise.house import House, log, logger
+from sockact.supervise.manage import Manager
+from sockact.supervise.open import Opening, listening
+from sockact.supervise.relay import Signals
+from sockact.supervise.renew import Service
+from sockact.supervise.replace import Replacement
+from sockact.supervise.store import Stored
+from sockact.supervise.tables import Unit
+
+FORWARDED = ("SIGUSR1", "SIGUSR2", "SIGWINCH")
+
+
+@attrs.frozen
+class Settings:
+    """How a supervisor runs.
+
+    Attributes:
+        path: The rendezvous at which it is the owner, and is controlled; None for none.
+        shared: Whether somebody else may come to that path: its sockets do not block then.
+        source: A rendezvous whose owner or holder has the sockets; None to open them.
+        timeout: Seconds to wait for an owner that is busy, starting or stopping.
+        patience: Seconds that this process may need until its services are ready.
+        drain: Seconds that its drain may last, once it has a successor; 0 for ever.
+        trusted: Users who may own the path besides root and this process's own user.
+        environ: The environment that every service begins with.
+        search: Where programs without a path are looked up; empty for systemd's own places.
+        death_signal: Whether services are stopped by the kernel if this process is killed.
+        passes_status: Whether the end of the only service is the end of all, with its status.
+    """
+
+    path: str | None = None
+    shared: bool = False
+    source: str | None = None
+    timeout: float = 30.0
+    patience: float = 60.0
+    drain: float = 0.0
+    trusted: tuple[int, ...] = ()
+    environ: Mapping[str, str] = attrs.field(factory=dict)
+    search: str = ""
+    death_signal: bool = True
+    passes_status: bool = False
+
+
+class Place(enum.Enum):
+    """Where a supervisor stands."""
+
+    BOOTING = "booting"
+    TRYING = "trying"
+    SERVING = "serving"
+    DRAINING = "draining"
+    ENDING = "ending"
+
+
+Load = Callable[[], Definitions]
+
+
+class Supervisor:
+    """One supervisor.
+
+    Attributes:
+        place: Where it stands.
+        manager: Its units.
+        tenure: Its time at the rendezvous; None without one.
+        failure: Why it has to end.
+        since: When it began, in seconds since the epoch.
+    """
+
+    def __init__(self, load: Load, settings: Settings, warn: Warn) -> None:
+        """Prepare it.
+
+        Args:
+            load: Reads the definitions, each time anew.
+            settings: How it runs.
+            warn: Called with a line for each option that could not be set.
+
+        Raises:
+            SockactError: A definition is refused.
+        """
+        self.settings = settings
+        self.place = Place.BOOTING
+        self.tenure: Tenure | None = None
+        self.failure = ""
+        self.since = time.time()
+        self.replacement: Replacement | None = None
+        self._load = load
+        self._warn = warn
+        self._rest = SocketSet()
+        self._told_ready = False
+        self._wants_end = False
+        self._successor = ""
+        self.reactor = Reactor()
+        self.signals: Signals | None = None
+        try:
+            self.house = House(
+                self.reactor,
+                settings.environ,
+                search=settings.search,
+                death_signal=settings.death_signal,
+            )
+            self.manager = Manager(self.house, load(), self)
+        except BaseException:
+            self.reactor.close()
+            raise
+        self.manager.changed = self._look
+
+    # --- from beginning to end --------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run until the end; return the exit status.
+
+        Raises:
+            BindError: A listener could not be opened.
+            RendezvousError: The rendezvous came to nothing.
+            SockactError: Something else kept it from beginning.
+        """
+        try:
+            self._catch_signals()
+            become_subreaper()
+            parked = self._boot()
+            self._begin(parked)
+            while not self._is_finished():
+                self.reactor.step(None)
+            return self._status()
+        finally:
+            self._close()
+
+    def _catch_signals(self) -> None:
+        signals = Signals(self.reactor)
+        self.signals = signals
+        signals.on(signal.SIGCHLD, lambda _: self.manager.child_ended())
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signals.on(number, self.end)
+        signals.on(signal.SIGHUP, lambda _: self.replace_by_signal())
+        for name in FORWARDED:
+            if found := getattr(signal, name, None):
+                signals.on(found, self._forward)
+
+    def _forward(self, number: int) -> None:
+        for service in self.manager.services.values():
+            service.forward(number)
+
+    def _boot(self) -> list[Parked]:
+        """Open everything, or take it; return what the services had stored with a former owner."""
+        manager = self.manager
+        manager.gathering = True
+        manager.start_units()
+        while any(unit.life.state is Unit.START_PRE for unit in manager.units.values()):
+            self.reactor.step(None)
+            if self._wants_end:
+                return []
+        failed = [unit for unit in manager.units.values() if unit.life.state is Unit.FAILED]
+        if failed:
+            raise BootError(f"{failed[0].name}: {failed[0].problem}")
+        manager.gathering = False
+        units = list(manager.units.values())
+        opening = Opening(self._warn, self._take if self.settings.source else None)
+        parked: list[Parked] = []
+        specs = [self._resolved(unit.spec) for unit in units]
+        if self.settings.path is None:
+            sockets = opening.open(specs)
+        else:
+            options = self._options()
+            try:
+                _, self.tenure, sockets = come(
+                    self.settings.path,
+                    specs,
+                    options,
+                    self._warn,
+                    open=opening.open,
+                    reactor=self.reactor,
+                    stored=parked,
+                )
+            except BaseException:
+                opening.discard()
+                raise
+        parts = opening.divide(specs, sockets)
+        self._rest = sockets
+        self.house.polls = self.tenure is None or not self.tenure.predecessor_drains
+        for unit in units:
+            unit.opened(parts[unit.name])
+        return parked
+
+    def _options(self) -> Options:
+        settings = self.settings
+        return Options(
+            timeout=settings.timeout,
+            patience=settings.patience,
+            drain=settings.drain,
+            trusted=settings.trusted,
+            blocking=not settings.shared,
+        )
+
+    def _resolved(self, spec: SocketSpec) -> SocketSpec:
+        return resolved(listening(spec), self._options())
+
+    def _take(self, spec: SocketSpec) -> SocketSet:
+        assert self.settings.source is not None
+        return take_for(
+            self.settings.source,
+            [spec],
+            replace=False,
+            timeout=self.settings.timeout,
+            trusted=self.settings.trusted,
+            warn=self._warn,
+        )
+
+    def _begin(self, parked: list[Parked]) -> None:
+        self._restore(parked)
+        tenure = self.tenure
+        if tenure is not None:
+            from sockact.supervise.respond import Responder  # noqa: PLC0415 - imports us
+
+            tenure.commands = Responder(self).command
+            for service in self.manager.services.values():
+                self._mirror(service)
+            tenure.watch(self._phase_changed)
+            if not tenure.predecessor_drains:
+                tenure.ready()
+        if self.place is Place.BOOTING and tenure is not None and tenure.predecessor_drains:
+            self._try()
+        elif self.place is Place.BOOTING:
+            self._serve()
+            self.manager.start_eager()
+        self._look()
+
+    def _serve(self) -> None:
+        self.place = Place.SERVING
+        self.house.polls = True
+        self.manager.resume()
+        count = sum(len(unit.sockets) for unit in self.manager.units.values())
+        generation = f"generation {self.tenure.estate.generation}, " if self.tenure else ""
+        logger.info("%s%s", generation, f"{count} socket{'s' if count != 1 else ''} open")
+
+    def _try(self) -> None:
+        """Start everything beside the former owner, and vote when it is ready."""
+        self.place = Place.TRYING
+        manager = self.manager
+        logger.info("takes over from the owner of %s", self.settings.path)
+        names = [name for name in manager.services if self._is_wanted(name)]
+        self.replacement = Replacement(manager, manager.definitions, names, self._tried)
+        self.replacement.begin()
+
+    def _is_wanted(self, name: str) -> bool:
+        definitions = self.manager.definitions
+        return name in definitions.eager or bool(definitions.triggering(name))
+
+    def _tried(self, why: str) -> None:
+        """Hear whether all services are ready; the sockets are not ours before the commit."""
+        tenure = self.tenure
+        if tenure is None or self.place is not Place.TRYING:
+            return
+        if why:
+            self.failure = why
+            self.end()
+            return
+        tenure.ready()
+
+    # --- the rendezvous ---------------------------------------------------------------------------
+
+    def _phase_changed(self) -> None:
+        tenure = self.tenure
+        assert tenure is not None
+        match tenure.phase:
+            case Phase.LEADING if self.place is Place.TRYING:
+                if self.replacement is not None:
+                    self.replacement.commit()
+                    self.replacement = None
+                self._serve()
+            case Phase.LEADING if self.place is Place.DRAINING:
+                self._take_back()
+            case Phase.LEADING:
+                self.house.polls = True
+                self.manager.resume()
+            case Phase.STOPPED:
+                self.house.polls = False
+                self.manager.pause()
+                if self.replacement is not None:
+                    self.replacement.give_up("a successor takes over")
+            case Phase.DRAINING if self.place is not Place.ENDING:
+                self._drain()
+            case Phase.FAILED:
+                self.failure = tenure.failure or "the takeover came to nothing"
+                self.end()
+        self._look()
+
+    def _drain(self) -> None:
+        assert self.tenure is not None
+        self.place = Place.DRAINING
+        self._successor = str(self.tenure.successor)
+        logger.info("%s has taken over; draining", self._successor)
+        with contextlib.suppress(NotifyError):
+            notify.stopping()
+        self._were_active = [
+            name for name, service in self.manager.services.items() if service.is_active
+        ]
+        self.house.ending = True
+        self.manager.stop_services(instances=False)
+        self.reactor.add(self)
+
+    def _take_back(self) -> None:
+        logger.warning("the successor is gone; serves again")
+        self.house.ending = False
+        self.reactor.remove(self)
+        self._serve()
+        for name in self._were_active:
+            self.manager.services[name].start()
+
+    def deadline(self) -> float | None:
+        """Return when the drain must be over; for the reactor."""
+        return self.tenure.drain_until if self.tenure else None
+
+    def expire(self, now: float) -> None:
+        """End what drains still."""
+        del now
+        if self.tenure is not None:
+            self.tenure.drain_until = None
+        logger.warning("the drain has taken too long; stopping what is left")
+        self.manager.stop_services(instances=True)
+
+    # --- manage.Place -----------------------------------------------------------------------------
+
+    def open(self, unit: SocketSpec) -> SocketSet:
+        """Return the sockets of a unit that is started by itself."""
+        spec = self._resolved(unit)
+        return self._take(spec) if self.settings.source else open_specs([spec], warn=self._warn)
+
+    def changed(self) -> None:
+        """Have other sockets passed on from now on."""
+        if self.tenure is None or self.place is not Place.SERVING:
+            return
+        present = list(self.manager.sockets())
+        flat = SocketSet(entry for _, sockets in present for entry in sockets)
+        specs = [SocketSpec(spec.name, _listeners(sockets)) for spec, sockets in present]
+        try:
+            unchanged = Change(flat, specs, specs, range(len(flat)), lambda _missing: SocketSet())
+            whole, _ = unchanged.commit(self.tenure, warn=self._warn)
+            whole.forget()
+        except SockactError as error:
+            logger.warning("a successor would not get what has changed: %s", error)
+        finally:
+            flat.forget()
+
+    # --- fd stores --------------------------------------------------------------------------------
+
+    def _restore(self, parked: Sequence[Parked]) -> None:
+        """Give services what they had stored with the former owner."""
+        stores: dict[str, list[Parked]] = {}
+        for one in parked:
+            stores.setdefault(one.service, []).append(one)
+        for name, found in stores.items():
+            service = self.manager.services.get(name)
+            if service is None or not service.spec.get(d.FD_STORE_MAX):
+                log(
+                    logging.WARNING,
+                    name,
+                    f"{len(found)} stored descriptors are not wanted any more",
+                )
+                close_parked(found)
+                continue
+            for one in reversed(found):
+                for refusal in service.store.add(one.name, [one.handle], poll=one.poll):
+                    log(logging.WARNING, name, f"not stored: {refusal}")
+
+    def _mirror(self, service: Service) -> None:
+        """Have what a service stores passed on with a takeover."""
+        tenure, name = self.tenure, service.name
+        assert tenure is not None
+
+        def added(one: Stored) -> None:
+            with contextlib.suppress(OSError):
+                tenure.add_stored(name, one.name, one.handle, poll=one.poll)
+
+        def removed(one: Stored) -> None:
+            tenure.remove_stored(name, one.name, one.handle)
+
+        for one in reversed(service.store.entries()):
+            added(one)
+        service.store.added, service.store.removed = added, removed
+
+    # --- replacing --------------------------------------------------------------------------------
+
+    def replace_by_signal(self) -> None:
+        """Replace everything (SIGHUP)."""
+        with contextlib.suppress(NotifyError):
+            notify.reloading()
+
+        def done(why: str) -> None:
+            if why:
+                logger.error("not replaced: %s", why)
+            with contextlib.suppress(NotifyError):
+                notify.ready(why)
+
+        self.replace((), done)
+
+    def replace(self, names: Sequence[str], done: Callable[[str], None]) -> None:
+        """Read the definitions anew, and replace services.
+
+        Args:
+            names: Which services; none for all.
+            done: Called with nothing when the new ones serve, else with why they do not.
+        """
+        if self.place is not Place.SERVING:
+            done(f"the supervisor is {self.place.value}")
+            return
+        if self.replacement is not None:
+            done("a replacement is under way")
+            return
+        try:
+            definitions = self._load()
+            unknown = [name for name in names if name not in definitions.services]
+            if unknown:
+                done(f"there is no service {unknown[0]}")
+                return
+            replacement = Replacement(
+                self.manager,
+                definitions,
+                list(names) or list(definitions.services),
+                lambda why: self._replaced(why, done),
+            )
+            replacement.open(
+                self._options(), self._warn, self._take if self.settings.source else None
+            )
+        except (SockactError, OSError) as error:
+            done(str(error))
+            return
+        self.replacement = replacement
+        replacement.begin()
+
+    def _replaced(self, why: str, done: Callable[[str], None]) -> None:
+        replacement, self.replacement = self.replacement, None
+        if not why and replacement is not None:
+            try:
+                replacement.commit(self.tenure)
+            except (SockactError, OSError) as error:
+                replacement.give_up(str(error))  # which tells us again
+                return
+            else:
+                for name, service in self.manager.services.items():
+                    if self.tenure is not None and name not in self._mirrored():
+                        self._mirror(service)
+                logger.info("replaced")
+        done(why)
+        self._look()
+
+    def _mirrored(self) -> set[str]:
+        return {
+            name
+            for name, service in self.manager.services.items()
+            if service.store.added.__module__ == __name__
+        }
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def end(self, number: int = 0) -> None:
+        """Stop everything; a second time, by force."""
+        if self.place is Place.ENDING and number:
+            for service in self.manager.services.values():
+                service.forward(signal.SIGKILL)
+            return
+        if self.place is Place.DRAINING:
+            self.manager.stop_services(instances=True)
+            return
+        self._wants_end = True
+        if self.tenure is not None:
+            self.tenure.stay_for_taker()
+        self._look()
+
+    def _look(self) -> None:
+        """Look whether something is due that depends on everything together."""
+        undecided = self.tenure is not None and self.tenure.undecided
+        if self._wants_end and not undecided and self.place not in (Place.ENDING, Place.DRAINING):
+            self._stop_all()
+        if not self._told_ready and self.place is Place.SERVING:
+            services = self.manager.services
+            eager = [services[name] for name in self.manager.definitions.eager]
+            if all(one.current is not None and one.current.ready for one in eager):
+                self._told_ready = True
+                with contextlib.suppress(NotifyError):
+                    notify.ready(f"{len(self.manager.units)} socket units")
+
+    def _stop_all(self) -> None:
+        self.place = Place.ENDING
+        with contextlib.suppress(NotifyError):
+            notify.stopping()
+        if self.replacement is not None:
+            self.replacement.give_up("the supervisor ends")
+            self.replacement = None
+        self.house.ending = True
+        self.manager.stop_services(instances=True)
+        self.manager.pause()
+
+    def _is_finished(self) -> bool:
+        if self.place in (Place.ENDING, Place.DRAINING) and self.manager.is_quiet:
+            if self.place is Place.DRAINING and self.tenure is not None:
+                self.tenure.resolve()  # a successor that is dead by now has nothing
+                return self.place is Place.DRAINING
+            return True
+        if self.place is not Place.SERVING or self.replacement is not None:
+            return False
+        if self.settings.passes_status and self.manager.is_quiet and not self.manager.units:
+            return True
+        if self.manager.is_dead:
+            problems = [unit.problem for unit in self.manager.units.values() if unit.problem]
+            problems += [s.last_failure for s in self.manager.services.values() if s.last_failure]
+            self.failure = problems[0] if problems else ""
+            return bool(self.manager.units) or self.manager.is_quiet
+        return False
+
+    def _status(self) -> int:
+        if self.failure:
+            logger.error("%s", self.failure)
+            return 1
+        if self.place is Place.SERVING and self.settings.passes_status:
+            (service,) = self.manager.services.values()
+            return service.exit.shell_status if service.exit else 1
+        return 0
+
+    def _close(self) -> None:
+        self.house.polls = False
+        self.house.ending = True
+        if self.tenure is not None:
+            self.tenure.commands = None
+            self.tenure.close(self.failure or "the supervisor ends")
+        succeeded = self.tenure is not None and (
+            self.tenure.was_succeeded or not self.tenure.has_led
+        )
+        self.manager.close(leave=succeeded)
+        if succeeded:
+            self._rest.leave()
+        else:
+            self._rest.close()
+        self.house.children.close()
+        if self.signals is not None:
+            self.signals.close()
+        self.reactor.close()
+
+
+def _listeners(sockets: SocketSet) -> tuple[ListenerSpec, ...]:
+    return tuple(entry.listener for entry in sockets if entry.listener is not None)
+
+
+class BootError(SockactError, OSError):
+    """A unit could not be started."""

@@ -1,0 +1,496 @@
+"""One run of a service, at work: its processes, what they say, and how long they may take."""
+
+import collections
+import contextlib
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+from sockact import service_directives as d
+from sockact.activation.hear import Ear, Heard
+from sockact.activation.message import Access, Message, accepts
+from sockact.errors import SockactError
+from sockact.rendezvous.react import READ
+from sockact.spec import INFINITY, ServiceSpec
+from sockact.supervise import family
+from sockact.supervise.exit import Exit
+from sockact.supervise.fork import Process
+from sockact.supervise.given import Given
+from sockact.supervise.house import House, log, new_invocation
+from sockact.supervise.instance import SUCCESS, Act, Entered, Kill, Life, Plan, Run
+from sockact.supervise.prepare import Preparer
+from sockact.supervise.store import FdStore
+from sockact.supervise.tables import COMMANDS, IS_OVER, IS_STARTING, IS_UP
+from sockact.supervise.tables import Instance as State
+from sockact.unitfile.command import Command
+
+SECOND = 1_000_000
+
+_COMMANDS = {
+    row.name: row
+    for row in (
+        d.EXEC_CONDITION, d.EXEC_START_PRE, d.EXEC_START, d.EXEC_START_POST, d.EXEC_RELOAD,
+        d.EXEC_STOP, d.EXEC_STOP_POST,
+    )
+}  # fmt: skip
+_SIGNALS = {
+    row.name: row
+    for row in (
+        d.KILL_SIGNAL, d.RESTART_KILL_SIGNAL, d.FINAL_KILL_SIGNAL, d.WATCHDOG_SIGNAL,
+        d.RELOAD_SIGNAL,
+    )
+}  # fmt: skip
+_WAITS_FOR_END = frozenset(
+    [
+        State.STOP_WATCHDOG,
+        State.STOP_SIGTERM,
+        State.STOP_SIGKILL,
+        State.FINAL_SIGTERM,
+        State.FINAL_SIGKILL,
+    ]
+)
+
+
+def seconds(span: int) -> float | None:
+    """Return a time span of a unit in seconds; None if it is without end."""
+    return None if span == INFINITY else span / SECOND
+
+
+def plan_of(spec: ServiceSpec) -> Plan:
+    """Return what a definition means for the life of an instance."""
+    get = spec.get
+    return Plan(
+        type=get(d.TYPE),
+        commands={
+            name: tuple(command.ignore_failure for command in get(row))
+            for name, row in _COMMANDS.items()
+        },
+        start=seconds(get(d.TIMEOUT_START)),
+        stop=seconds(get(d.TIMEOUT_STOP)),
+        abort=seconds(get(d.TIMEOUT_ABORT)),
+        runtime=seconds(get(d.RUNTIME_MAX)),
+        watchdog=seconds(get(d.WATCHDOG)) or None,
+        kills=get(d.SEND_SIGKILL),
+        remains=get(d.REMAIN_AFTER_EXIT),
+    )
+
+
+class Running:
+    """One instance of a service.
+
+    Attributes:
+        spec: The definition that it was started with.
+        life: Where it stands.
+        generation: Of which generation it is.
+        slot: Which one of several of its generation it is.
+        pid: Its main process; 0 if there is none.
+        status_text: What it last said with ``STATUS=``.
+        exit: How its main process has ended.
+        problem: What went wrong last, for people.
+        since: When it was started, on the house's clock.
+    """
+
+    def __init__(
+        self,
+        house: House,
+        spec: ServiceSpec,
+        *,
+        name: str,
+        generation: int,
+        slot: int = 0,
+        given: Callable[[], Given],
+        variables: Mapping[str, str],
+        store: FdStore | None = None,
+        changed: Callable[["Running"], None],
+    ) -> None:
+        """Prepare it.
+
+        Args:
+            house: Its surroundings.
+            spec: The definition.
+            name: What to call it in the log.
+            generation: Its number.
+            slot: Which one of several it is.
+            given: Asked for the descriptors of each main process.
+            variables: What it is told in its environment, beside what every service is.
+            store: Where to put what it stores.
+            changed: Called whenever its state has changed.
+        """
+        self.spec = spec
+        self.name = name
+        self.life = Life(plan_of(spec))
+        self.generation = generation
+        self.slot = slot
+        self.pid = 0
+        self.status_text = ""
+        self.exit: Exit | None = None
+        self.problem = ""
+        self.since = house.now()
+        self.invocation = new_invocation()
+        self.restarting = False
+        self._house = house
+        self._given = given
+        self._variables = dict(variables)
+        self._store = store
+        self._changed = changed
+        self._preparer = Preparer(spec, house.base, search=house.search)
+        self._main: Process | None = None
+        self._control: Process | None = None
+        self._session = 0
+        self._acts: collections.deque[Act] = collections.deque()
+        self._acting = False
+        self._access = Access(spec.get(d.NOTIFY_ACCESS))
+        self._ear: Ear | None = None
+        self._timed = False
+        self._announced: State | None = None
+
+    # --- what it is told --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start it."""
+        self._house.reactor.add(self)
+        self._timed = True
+        self._do(self.life.start(self._house.now()))
+
+    def stop(self, *, restarting: bool = False) -> None:
+        """Stop it: as it wants to be, and by force in the end."""
+        self.restarting = restarting
+        self._do(self.life.stop(self._house.now()))
+
+    def reload(self) -> None:
+        """Have it read its configuration again."""
+        self._do(self.life.reload(self._house.now()))
+
+    def forward(self, number: int) -> None:
+        """Pass a signal on to its main process."""
+        if self.pid:
+            _kill(self.pid, number)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has come to its end."""
+        return self.life.state in IS_OVER
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it has started."""
+        return self.life.state in IS_UP
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it is starting or has started, and is not on its way to its end."""
+        return self.life.state in IS_UP or self.life.state in IS_STARTING
+
+    # --- what it does -----------------------------------------------------------------------------
+
+    def _do(self, acts: Sequence[Act]) -> None:
+        self._acts += acts
+        if self._acting:
+            return
+        self._acting = True
+        try:
+            while True:
+                while self._acts:
+                    self._carry_out(self._acts.popleft())
+                if not self._is_gone():
+                    break
+                self._acts += self.life.gone(self._house.now())
+        finally:
+            self._acting = False
+        self._announce()
+
+    def _announce(self) -> None:
+        state = self.life.state
+        if state is self._announced:
+            return
+        self._announced = state
+        if state in IS_OVER:
+            self._end()
+        self._changed(self)
+
+    def _carry_out(self, act: Act) -> None:
+        match act:
+            case Run(directive="ExecStart"):
+                self._start_main(act.index)
+            case Run():
+                self._start_control(act.directive, act.index)
+            case Kill():
+                self._kill(act.signal)
+            case Entered():
+                log(logging.DEBUG, self.name, act.state.value, generation=self.generation)
+
+    def _is_gone(self) -> bool:
+        """Whether it waits for the end of its processes, and none is left."""
+        if self.life.state not in _WAITS_FOR_END or self._main or self._control:
+            return False
+        if self.spec.get(d.KILL_MODE) in (family.PROCESS, family.NONE):
+            return True
+        return not self._family().members()
+
+    def _start_main(self, index: int) -> None:
+        command = self.spec.get(d.EXEC_START)[index]
+        given = Given()
+        try:
+            given = self._given()
+            self._listen()
+            main = self._spawn(command, given, self._main_executed, self._main_ended, main=True)
+        except (SockactError, OSError) as error:
+            self._complain(str(error))
+            self.exit = None
+            self._acts += self.life.main_ended("resources", self._house.now())
+            return
+        finally:
+            given.close()
+        self._main = main
+        self.pid = self._session = main.pid
+        self._acts += self.life.forked(self._house.now())
+
+    def _start_control(self, directive: str, index: int) -> None:
+        command = self.spec.get(_COMMANDS[directive])[index]
+        try:
+            self._listen()
+            self._control = self._spawn(
+                command, Given(), lambda _error: None, self._control_ended, main=False
+            )
+        except (SockactError, OSError) as error:
+            self._complain(f"{directive}: {error}")
+            self._acts += self.life.command_ended("resources", self._house.now())
+
+    def _spawn(
+        self,
+        command: Command,
+        given: Given,
+        executed: Callable[[SockactError | None], None],
+        ended: Callable[[Exit], None],
+        *,
+        main: bool,
+    ) -> Process:
+        variables = {**self._variables, "INVOCATION_ID": self.invocation}
+        pids = ["SYSTEMD_EXEC_PID"]
+        if self._ear is not None:
+            variables["NOTIFY_SOCKET"] = self._ear.address
+        if main and self._store is not None and self._store.maximum:
+            variables["FDSTORE"] = str(self._store.maximum)
+        if main and (watchdog := self.life.plan.watchdog):
+            variables["WATCHDOG_USEC"] = str(int(watchdog * SECOND))
+            pids.append("WATCHDOG_PID")
+        if not main and self.pid:
+            variables["MAINPID"] = str(self.pid)
+        if self.exit is not None and not main:
+            variables["SERVICE_RESULT"] = self.life.result
+            variables["EXIT_CODE"] = self.exit.code
+            variables["EXIT_STATUS"] = self.exit.status_text
+        death = self.spec.get(d.KILL_SIGNAL) if self._house.death_signal else 0
+        execution = self._preparer.prepare(
+            command,
+            variables,
+            given,
+            pid_variables=tuple(pids),
+            main=main,
+            death_signal=death,
+        )
+        order = self._preparer.order(given)
+        return self._house.children.start(execution, order, executed, ended)
+
+    def _kill(self, directive: str) -> None:
+        get = self.spec.get
+        if directive == "KillSignal" and self.restarting:
+            directive = "RestartKillSignal"
+        number = get(_SIGNALS[directive])
+        if directive == "ReloadSignal":
+            self.forward(number)
+            return
+        if directive == "FinalKillSignal" and not get(d.SEND_SIGKILL):
+            return
+        mode = get(d.KILL_MODE)
+        told = family.kill(
+            mode,
+            self._family(),
+            number,
+            final=directive == "FinalKillSignal",
+            hang_up=get(d.SEND_SIGHUP),
+        )
+        for pid in told.refused:
+            self._complain(f"process {pid} may not be signalled: it runs as another user")
+
+    def _family(self) -> family.Family:
+        main = self._main.pid if self._main else 0
+        control = self._control.pid if self._control else 0
+        return family.Family(
+            self.invocation,
+            main,
+            self._session,
+            control,
+            self._house.children.others({main, control}),
+        )
+
+    # --- what happens to it -----------------------------------------------------------------------
+
+    def _main_executed(self, error: SockactError | None) -> None:
+        if error is not None:
+            self._complain(str(error))
+        else:
+            self._do(self.life.executed(self._house.now()))
+
+    def _main_ended(self, how: Exit) -> None:
+        self._hear(None)
+        self._main, self.pid = None, 0
+        self._judge_main(how)
+
+    def _judge_main(self, how: Exit) -> None:
+        self.exit = how
+        oneshot = self.spec.get(d.TYPE) == "oneshot"
+        success: frozenset[tuple[str, int]] = self.spec.get(d.SUCCESS_EXIT_STATUS)
+        clean = how.is_clean(success, oneshot=oneshot)
+        expected = self.life.state not in IS_UP and self.life.state not in IS_STARTING
+        level = logging.DEBUG if clean or expected else logging.WARNING
+        log(level, self.name, f"main process ended, {how}", generation=self.generation)
+        if not clean and not self.problem:
+            self.problem = f"main process ended, {how}"
+        self._do(self.life.main_ended(_result(how, clean=clean), self._house.now()))
+
+    def _control_ended(self, how: Exit) -> None:
+        self._hear(None)
+        self._control = None
+        clean = how.is_clean(oneshot=True)
+        if not clean:
+            self._complain(f"{self._doing()}: {how}")
+        self._do(self.life.command_ended(_result(how, clean=clean), self._house.now()))
+
+    def _doing(self) -> str:
+        return COMMANDS.get(self.life.state, self.life.state.value)
+
+    def child_ended(self) -> None:
+        """Look again whether anything of it is left: some child of this process has ended."""
+        if self.life.state in _WAITS_FOR_END:
+            self._do(())
+
+    def deadline(self) -> float | None:
+        """Return when something is due; for the reactor."""
+        return self.life.deadline()
+
+    def expire(self, now: float) -> None:
+        """Do what is due."""
+        if self.life.state not in _WAITS_FOR_END:
+            what = self.life.state.value
+            acts = self.life.expire(now)
+            if acts and self.life.result in ("timeout", "watchdog"):
+                self._complain(f"{what}: {self.life.result}")
+        else:
+            acts = self.life.expire(now)
+            if acts:
+                self._complain("does not end in time; killed")
+        self._do(acts)
+
+    def _complain(self, text: str) -> None:
+        self.problem = text
+        log(logging.WARNING, self.name, text, generation=self.generation)
+
+    # --- what it says -----------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        if self._access is Access.NONE or self._ear is not None:
+            return
+        self._ear = Ear(complain=lambda text: log(logging.WARNING, self.name, text))
+        self._house.reactor.watch(self._ear.fileno(), READ, self._hear)
+
+    def _hear(self, limit: int | None = 64) -> None:
+        if self._ear is not None:
+            self._ear.hear(self._heard, limit)
+
+    def _heard(self, heard: Heard) -> None:
+        control = self._control.pid if self._control else 0
+        if not accepts(self._access, heard.pid, self.pid, control, self._belongs):
+            text = f"a message of process {heard.pid} does not count (NotifyAccess={self._access})"
+            log(logging.WARNING, self.name, text)
+            return
+        message, now = heard.message, self._house.now()
+        for complaint in message.complaints():
+            log(logging.WARNING, self.name, complaint)
+        if message.notify_access is not None:
+            self._access = message.notify_access
+        if message.status is not None:
+            self.status_text = message.status
+            self._changed(self)
+        if message.fdstoreremove or message.fdstore:
+            self._keep(heard)
+        if message.mainpid is not None and message.mainpid != self.pid:
+            self._follow(message.mainpid)
+        self._times(message, now)
+        if message.stopping:
+            self._do(self.life.said_stopping(now))
+            return
+        if message.reloading:
+            self._do(self.life.said_reloading(now))
+        if message.ready:
+            self._do(self.life.said_ready(now))
+            self._changed(self)
+
+    def _times(self, message: Message, now: float) -> None:
+        if message.watchdog_ping:
+            self.life.said_alive(now)
+        if message.watchdog_usec is not None:
+            span = message.watchdog_usec
+            self.life.set_watchdog(0.0 if span == INFINITY else span / SECOND, now)
+        if message.extend_timeout_usec is not None:
+            span = message.extend_timeout_usec
+            self.life.extend(math.inf if span == INFINITY else span / SECOND, now)
+        if message.watchdog_trigger:
+            self._complain("asks for the watchdog")
+            self._do(self.life.said_broken(now))
+
+    def _belongs(self, pid: int) -> bool:
+        return pid in self._family().members()
+
+    def _keep(self, heard: Heard) -> None:
+        """Store what came, or forget what is stored."""
+        message = heard.message
+        if self._store is None:
+            return
+        if message.fdstoreremove:
+            self._store.remove(message.fdname or "")
+            return
+        for refusal in self._store.add(message.fdname, heard.take(), poll=message.fdpoll):
+            log(logging.WARNING, self.name, f"not stored: {refusal}")
+
+    def _follow(self, pid: int) -> None:
+        """Take another process for the main one (MAINPID=)."""
+        if self._house.children.adopt(pid, self._followed_ended):
+            self.pid = pid
+        else:
+            log(logging.WARNING, self.name, f"MAINPID={pid} is no process that was started here")
+
+    def _followed_ended(self, how: Exit) -> None:
+        self._hear(None)
+        self.pid = 0
+        self._judge_main(how)
+
+    # --- its end ----------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        self._hear(None)
+        if self._ear is not None:
+            self._house.reactor.unwatch(self._ear.fileno())
+            self._ear.close()
+            self._ear = None
+        if self._timed:
+            self._house.reactor.remove(self)
+            self._timed = False
+
+    def close(self) -> None:
+        """Let go of everything; its processes are left alone."""
+        self._end()
+
+
+def _result(how: Exit, *, clean: bool) -> str:
+    if clean:
+        return SUCCESS
+    if how.core:
+        return "core-dump"
+    return "signal" if how.signal else "exit-code"
+
+
+def _kill(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)

@@ -1,0 +1,47 @@
+"""Where a supervisor can be reached that was given no rendezvous of its own."""
+
+import os
+import re
+from collections.abc import Mapping
+
+_NAME = re.compile(r"run-([0-9]+)\.rdv")
+
+
+def runtime_directory(environ: Mapping[str, str]) -> str | None:
+    """Return where this user's supervisors are to be found; None if there is no such place.
+
+    ``/run/sockact`` for root, ``$XDG_RUNTIME_DIR/sockact`` for others (XDG base directories).
+    """
+    if os.geteuid() == 0:
+        return "/run/sockact"
+    base = environ.get("XDG_RUNTIME_DIR", "")
+    return os.path.join(base, "sockact") if base.startswith("/") else None
+
+
+def own_path(environ: Mapping[str, str]) -> str | None:
+    """Return the path of this process, in a directory that exists; None if there can be none."""
+    directory = runtime_directory(environ)
+    if directory is None:
+        return None
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+    except OSError:
+        return None
+    if not os.access(directory, os.W_OK):
+        return None
+    return os.path.join(directory, f"run-{os.getpid()}.rdv")
+
+
+def paths(environ: Mapping[str, str]) -> list[str]:
+    """Return the paths of the supervisors of this user that live; those of dead ones are removed.
+
+    Only in the pid namespace of the supervisor its process id says whether it lives.
+    """
+    directory = runtime_directory(environ)
+    if directory is None:
+        return []
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError:
+        return []
+    return [os.path.join(directory, name) for name in names if _NAME.fullmatch(name)]
