@@ -195,10 +195,10 @@ def check(
     systemd: int = 0,
     environ: Mapping[str, str] | None = None,
 ) -> "list[Finding]":
-    """Return what is worth saying of a socket unit, refused or not; nothing is opened.
+    """Return what is worth saying of a socket or service unit, refused or not; nothing is opened.
 
     Args:
-        unit: As for `load`.
+        unit: As for `load`; a name that ends in ``.service`` is a service unit.
         user: As for `load`.
         unit_path: As for `load`.
         systemd: The version of systemd that the unit must work with; 0 for the newest.
@@ -208,15 +208,27 @@ def check(
         UnitNotFoundError: There is none, it is masked, or it cannot be read.
     """
     from sockact.unitfile.check import Finding, Severity, findings, refusal  # noqa: PLC0415
-    from sockact.unitfile.load import search_path, strangers  # noqa: PLC0415
+    from sockact.unitfile.load import (  # noqa: PLC0415
+        load_service,
+        load_spec,
+        search_path,
+        strangers,
+    )
 
+    variables = os.environ if environ is None else environ
     try:
-        found = load(unit, user=user, unit_path=unit_path, environ=environ, warn=lambda _: None)
+        if unit.endswith(".service"):
+            from sockact.unitfile.check_service import service_findings  # noqa: PLC0415
+
+            service = load_service(unit, environ=variables, user=user, extra=unit_path)
+            files, found = service.files, service_findings(service, systemd=systemd)
+        else:
+            spec = load_spec(unit, environ=variables, user=user, extra=unit_path)
+            files, found = spec.files, findings(spec, systemd=systemd)
     except UnitNotFoundError:
         raise
     except UnitError as error:
         return refusal(error)
-    variables = os.environ if environ is None else environ
     directories = search_path(variables, user=user, extra=unit_path)
     linked = [
         Finding(
@@ -224,9 +236,9 @@ def check(
             Origin(file),
             f"is a link to {real}, which is outside of the directories that are searched",
         )
-        for file, real in strangers(found.spec.files, directories)
+        for file, real in strangers(files, directories)
     ]
-    return linked + findings(found.spec, systemd=systemd)
+    return linked + found
 
 
 def definition(text: str, *, bare: Kind = Kind.STREAM, warn: Warn = warn_by_default) -> SocketUnit:

@@ -12,7 +12,7 @@ import attrs
 
 from sockact.rendezvous import messages, tables
 from sockact.rendezvous.manifest import COLUMNS, ROWS_MAX, Manifest
-from sockact.rendezvous.messages import MESSAGES, Message, Op, Reason
+from sockact.rendezvous.messages import MESSAGES, Json, Message, Op, Part, Reason
 
 SENDERS = {
     "hello": "The client, once, before anything else.",
@@ -36,6 +36,7 @@ SENDERS = {
     "abort": "Either, at any time.",
     "alive": "Either; see DEADLINES. It is no answer to anything.",
     "listing": "The owner, after a list; in as many parts as it takes, which may be empty.",
+    "answer": "The owner, after a control, when the command has ended; in as many parts as it takes.",
 }
 
 _COLUMN_TEXTS = {
@@ -74,13 +75,17 @@ _REASON_TEXTS = {
 _FIELD_TEXTS = {
     ("hello", "fds"): "The most descriptors that it takes with one frame.",
     ("welcome", "fds"): "The most descriptors that it takes with one frame.",
-    ("request", "op"): "get, takeover, put, list or drop; another is an error.",
+    ("request", "op"): "get, takeover, put, list, drop or control; another is an error.",
     ("request", "names"): "For a get, sets or fd names; without any, all."
     " For a drop, sets. For a put, the one name of the new set.",
     ("request", "patience"): "For a takeover: seconds that the taker may need until it is ready.",
     ("request", "uids"): "For a put: users who may get the set, besides root and the owner's own.",
     ("request", "gids"): "For a put: groups that may.",
     ("request", "replace"): "For a put: whether a set of that name may be replaced.",
+    ("request", "role"): "For a put: fdstore, if what is put has been stored by a service, which is"
+    " its name then; see Stored descriptors. Empty for a set.",
+    ("request", "command"): "For a control: what the owner is to do.",
+    ("request", "arguments"): "For a control: what the command needs to know.",
     ("fds", "first"): "The place in the manifest of the first of them, from 0.",
     ("fds", "count"): "How many come, as the header says too.",
     ("ack", "count"): "How many have arrived, in all.",
@@ -94,7 +99,7 @@ _TYPES = {
     int: "integer", float: "number", bool: "boolean", str: "string", Manifest: "manifest",
     Op: "string", Reason: "string",
     tuple[str, ...]: "list of strings", tuple[int, ...]: "list of integers",
-    tuple[float, ...]: "list of numbers",
+    tuple[float, ...]: "list of numbers", Json: "object", Part: "string",
 }  # fmt: skip
 
 
@@ -134,6 +139,8 @@ def _default(field: "attrs.Attribute[object]") -> str:
         return "required"
     if isinstance(value, bool):
         return "default " + ("true" if value else "false")
+    if isinstance(value, Json):
+        return "default " + value
     if isinstance(value, str) and not value:
         return "default empty"
     if isinstance(value, tuple):
@@ -224,8 +231,10 @@ def render_deadlines() -> str:
             wait = f"{seconds[state]:g}" if state in seconds else ""  # type: ignore[index]
             if state is tables.OwnerState.PREPARED:
                 wait = "patience"
-            elif state is tables.ClientState.ADOPTED:
+            elif state in (tables.ClientState.ADOPTED, tables.ClientState.COMMANDED):
                 wait = "its own"
+            elif state is tables.OwnerState.OBEYING:
+                wait = "any"
             if not wait:
                 continue
             alive = "yes" if state in tables.AWAITED else "no"
@@ -260,7 +269,10 @@ def render_limits() -> str:
         (f"{messages.ENTRIES_MAX}", "entries in a manifest, in all its parts"),
         (f"{ROWS_MAX}", "entries in one part, as written by sockact; a reader takes more"),
         (f"{messages.NAME_MAX}", "characters in the name of a set or a descriptor"),
-        (f"{messages.TEXT_MAX}", "characters in any other string"),
+        (f"{messages.TEXT_MAX}", "characters in any other string, but the text of an answer"),
+        (f"{messages.ANSWER_MAX}", "characters in the answer to a command, in all its parts"),
+        (f"{messages.PART_MAX}", "characters in one part, as sockact writes it; a reader takes more"),
+        (f"{messages.DEPTH_MAX}", "objects and lists within each other in the arguments of a command"),
         ("64", "characters in kind, family and role"),
         ("1024", "items in a list, except in a listing"),
         ("0 to 2^64 - 1", "the integers of a manifest"),

@@ -61,7 +61,7 @@ def actions(execution: Execution, layout: Layout) -> list[Action]:
     return [
         *_descriptors(execution, layout),
         *_signals(execution),
-        *_streams(execution, layout),
+        *_streams(layout),
         *_limits(execution),
         *_person(execution),
         (Step.EXEC, 0, _image(execution).become, ()),
@@ -74,7 +74,7 @@ def carry_out(actions: Sequence[Action]) -> Failure:
     try:
         for step, which, call, arguments in actions:  # noqa: B007 - looked at when a call fails
             result = call(*arguments)
-            if result.__class__ is int and result < 0:  # type: ignore[operator]
+            if isinstance(result, int) and result < 0:
                 raise last_error()
     except OSError as error:
         return Failure(step, error.errno or errno.EINVAL, which)
@@ -127,7 +127,7 @@ def _is_usual(number: int) -> bool:
 _USUAL = [number for number in SIGNALS if _is_usual(number)]
 
 
-def _streams(execution: Execution, layout: Layout) -> Iterator[Action]:
+def _streams(layout: Layout) -> Iterator[Action]:
     for opening in layout.openings:
         yield STREAMS[opening.number], 0, _open_stream, (opening,)
 

@@ -105,6 +105,7 @@ class Execution(AsValue):
         ignore_sigpipe: Start it with SIGPIPE ignored; every other signal has its default action.
         death_signal: What it gets when the thread that started it ends; 0 for nothing. The kernel
             forgets it for programs that gain rights when executed (prctl(2), PR_SET_PDEATHSIG).
+            Linux only.
         umask: Its file mode mask; None for ours.
         limits: Its resource limits; the others are ours. Where a hard limit may not be raised as
             far as wanted, it gets what is allowed.

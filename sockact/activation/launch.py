@@ -66,13 +66,18 @@ def _environ(base: Mapping[str, str], sockets: SocketSet, *, inetd: bool) -> dic
     environ = {key: value for key, value in base.items() if key not in VARIABLES}
     if not inetd:
         environ |= encode(sockets.names, os.getpid(), own_pidfd_id())
+    return environ | chosen_ports(sockets)
+
+
+def chosen_ports(sockets: SocketSet) -> dict[str, str]:
+    """Return the variables that tell a program which ports the kernel has chosen (port 0)."""
     ports: dict[str, list[str]] = {}
     for entry in sockets:
         address = entry.listener.address if entry.listener else None
         if getattr(address, "port", None) == 0 or getattr(address, "service", None) == "0":
             name = "".join(c if c.isalnum() else "_" for c in entry.name).upper()
             ports.setdefault(f"SOCKACT_PORT_{name}", []).append(str(entry.describe().port))
-    return environ | {name: " ".join(dict.fromkeys(numbers)) for name, numbers in ports.items()}
+    return {name: " ".join(dict.fromkeys(numbers)) for name, numbers in ports.items()}
 
 
 def _default_signals(undo: contextlib.ExitStack) -> None:

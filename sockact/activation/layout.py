@@ -43,29 +43,28 @@ class Layout:
             OSError: There is no free descriptor (EMFILE).
         """
         self.moves: list[tuple[int, int]] = []
+        self.kept: list[int] = []
         self.openings: list[Opening] = []
         self._opened: list[int] = []
         try:
             sources = [*self._streams(execution, fds), *fds[: len(execution.names)]]
             self.end = len(sources)
-            self.kept = [
-                number
-                for number, source in enumerate(sources)
-                if source == number and (number >= FIRST_FD or number in fds)
-            ]
+            self.kept += [n for n in range(FIRST_FD, self.end) if sources[n] == n]
             self._order(plan_moves(sources, 0))
         except BaseException:
             self.close()
             raise
 
     def _streams(self, execution: Execution, fds: Sequence[int]) -> list[int]:
-        """Return which descriptors become the standard streams; one that does not move is itself."""
+        """Return which descriptors become the standard streams; what is opened later stays."""
         streams = (execution.stdin, execution.stdout, execution.stderr)
         sources = [0, 1, 2]
         null: dict[int, int] = {}
         for number, stream in enumerate(streams):
             if isinstance(stream, int):
                 sources[number] = fds[stream]
+                if fds[stream] == number:
+                    self.kept.append(number)
             elif stream is Stream.NULL:
                 flags = os.O_WRONLY if number else os.O_RDONLY
                 if flags not in null:

@@ -10,10 +10,12 @@ import os
 import signal
 import struct
 import sys
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sockact.fd.place import close_on_exec_from
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 # The same on all architectures but alpha and mips, which answer ENOSYS (asm-generic/unistd.h).
 PIDFD_OPEN = 434

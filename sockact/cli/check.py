@@ -1,4 +1,4 @@
-"""``sockact check``: what is wrong, idle or not portable in socket units."""
+"""``sockact check``: what is wrong, idle or not portable in units."""
 
 import os
 
@@ -10,22 +10,23 @@ from sockact.directives import TABLE, nearest
 from sockact.errors import UnitNotFoundError
 
 _HELP = """\
-Say what is wrong, has no effect, or is not portable in socket units.
+Say what is wrong, has no effect, or is not portable in socket and service units.
 
-A UNIT is a file or a name to look up; of a directory every .socket file in it is checked, a
-template with the instance "instance". Each finding is a line on standard output: file, line,
-column, severity, and what to do. Nothing is opened or run.
+A UNIT is a file or a name to look up; of a directory every .socket and .service file in it is
+checked, a template with the instance "instance". Each finding is a line on standard output: file,
+line, column, severity, and what to do. Nothing is opened or run.
 
 \b
-  sockact check web.socket
+  sockact check web.socket web.service
   sockact check --systemd 252 units/
   sockact check --explain Backlog
 """
 
+_SUFFIXES = (".socket", ".service")
 _EPILOG = "Exit status: 0 nothing but notes, 1 warnings, 78 refused, 66 not found."
 
 
-@click.command(help=_HELP, short_help="Find faults in socket units.", epilog=_EPILOG)
+@click.command(help=_HELP, short_help="Find faults in units.", epilog=_EPILOG)
 @click.argument("units", nargs=-1, metavar="[UNIT|DIR]...")
 @click.option("--unit-path", multiple=True, metavar="DIR", help="Look for units here first.")
 @click.option("--user-units", is_flag=True, help="Look for units where systemctl --user does.")
@@ -77,11 +78,11 @@ def _units(given: tuple[str, ...]) -> list[str]:
             units.append(unit)
             continue
         try:
-            names = sorted(name for name in os.listdir(unit) if name.endswith(".socket"))
+            names = sorted(name for name in os.listdir(unit) if name.endswith(_SUFFIXES))
         except OSError as error:
             raise UnitNotFoundError(f"cannot read it: {error.strerror}", unit) from None
         if not names:
-            raise UnitNotFoundError("no .socket file in this directory", unit)
+            raise UnitNotFoundError("no .socket or .service file in this directory", unit)
         units += [os.path.join(unit, name.replace("@.", "@instance.")) for name in names]
     return units
 
@@ -106,18 +107,25 @@ def _as_json(one: sockact.Finding) -> dict[str, object]:
 
 
 def _explain(name: str, *, as_json: bool) -> None:
-    from sockact.unitfile.explain import facts  # noqa: PLC0415 - only for --explain
+    from sockact import service_directives  # noqa: PLC0415 - only for --explain
+    from sockact.unitfile.check_service import service_facts  # noqa: PLC0415
+    from sockact.unitfile.explain import facts  # noqa: PLC0415
 
-    row = TABLE.get(name.removesuffix("="))
-    if row is None:
-        near = nearest(name, TABLE)
+    name = name.removesuffix("=")
+    found = [facts(TABLE[name])] if name in TABLE else []
+    if name in service_directives.TABLE and not (found and "section" in found[0]):
+        found.append(service_facts(service_directives.TABLE[name]))
+    if not found:
+        near = nearest(name, [*TABLE, *service_directives.TABLE])
         meant = f"; did you mean {near}?" if near else ""
         raise click.UsageError(f"there is no directive {name}{meant}")
-    known = facts(row)
     if as_json:
-        output.json({"name": row.name, **known})
+        first, *second = found
+        in_services = {"in service units": second[0]} if second else {}
+        output.json({"name": name, **first, **in_services})
         return
-    output.line(f"{row.name}=")
-    output.line(f"  {known.pop('summary')}")
-    for label, text in known.items():
-        output.line(f"  {label + ':':14}{text}")
+    for known in found:
+        output.line(f"{name}=")
+        output.line(f"  {known.pop('summary')}")
+        for label, text in known.items():
+            output.line(f"  {label + ':':14}{text}")

@@ -50,8 +50,6 @@ _OPTIONS = (
 )
 
 _PASSED_ON = {
-    "exec": "exec runs one program with the listening socket; leave Accept= out, or start it by"
-    " systemd",
     "hold": "a holder passes the listening socket on; leave Accept= out",
     "put": "a holder passes the listening socket on; leave Accept= out",
 }

@@ -14,7 +14,8 @@ Open sockets and become a program that inherits them.
 The sockets are those of socket units (UNIT.socket, a file or a name to look up) and of --listen
 options. They are passed as systemd passes them: from descriptor 3 on, with LISTEN_FDS,
 LISTEN_PID and LISTEN_FDNAMES. Sockets that were passed to sockact itself come first. Nothing of
-sockact stays behind: the program has its process id.
+sockact stays behind: the program has its process id. Only with --accept, or units with Accept=yes,
+sockact stays, and runs the program once for each connection.
 
 \b
   sockact exec --listen tcp:8080 -- gunicorn app:app
@@ -53,6 +54,12 @@ address.
     default=False,
     help="Start the program when there is traffic, or at once (the default).",
 )
+@click.option(
+    "-a",
+    "--accept",
+    is_flag=True,
+    help="Stay, and run the program once for each connection (Accept=yes).",
+)
 @program.options
 @click.option(
     "--print", "print_only", is_flag=True, help="Show what would be opened, and open nothing."
@@ -66,6 +73,7 @@ def command(
     owners: tuple[str, ...],
     replace: bool,
     lazy: bool,
+    accept: bool,
     print_only: bool,
     as_json: bool,
     verbose: bool,
@@ -85,6 +93,9 @@ def command(
     units = chosen.load()
     if print_only:
         _show(units, as_json=as_json)
+        return
+    if accept or any(unit.accepts for unit in units):
+        _serve_each(chosen, runs, source, timeout, owners, verbose=verbose)
         return
     prepared = runs.prepare()
     taken: _Source | None = None
@@ -106,6 +117,31 @@ def command(
         sockets.discard()
         raise
     sockact.execute(prepared, sockets)
+
+
+def _serve_each(
+    chosen: definitions.Definitions,
+    runs: program.Program,
+    source: str | None,
+    timeout: float,
+    owners: tuple[str, ...],
+    *,
+    verbose: bool,
+) -> None:
+    """Run the program for each connection, until a signal ends that."""
+    from sockact.cli.serving import serve  # noqa: PLC0415 - a supervisor takes time to import
+
+    runs.prepare()
+    serve(
+        chosen,
+        runs,
+        accept=True,
+        source=source,
+        timeout=timeout,
+        owners=owners,
+        own_path=False,
+        verbose=verbose,
+    )
 
 
 class _Source(NamedTuple):

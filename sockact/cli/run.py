@@ -1,13 +1,11 @@
 """``sockact run``: supervise services, start them on demand, replace them without a gap."""
 
-import gc
-import logging
 import os
 from typing import Any
 
 import click
 
-from sockact.cli import definitions, exits, output, program, rendezvous
+from sockact.cli import definitions, program, rendezvous
 from sockact.cli.arguments import ProgramCommand
 
 _HELP = """\
@@ -128,18 +126,6 @@ def command(**given: Any) -> None:
         raise click.UsageError("nothing to run; name units, or write a command behind --")
     if given["owners"] and given["path"] is None and given["source"] is None:
         raise click.UsageError("--owner goes with --rendezvous or --from")
-    gc.enable()  # a launcher lives without a collector, but a supervisor lives for years
-    from sockact.cli.gathering import Gathering  # noqa: PLC0415 - not for --help
-    from sockact.cli.logs import logging_to  # noqa: PLC0415
+    from sockact.cli.serving import serve  # noqa: PLC0415 - not for --help
 
-    gathering = Gathering(chosen, runs, given)
-    gathering.load()  # every fault of the command line first
-    from sockact.supervise.run import Supervisor  # noqa: PLC0415
-
-    level = logging.DEBUG if given["verbose"] else logging.INFO
-    with logging_to(given["log_format"], level=level) as handler:
-        supervisor = Supervisor(gathering.load, gathering.settings(), output.warn)
-        handler.attach(supervisor.reactor)
-        status = supervisor.run()
-    if status != exits.OK:
-        click.get_current_context().exit(status)
+    serve(chosen, runs, **given)

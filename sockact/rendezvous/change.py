@@ -55,7 +55,7 @@ class Change:
             id(one) for one, index in zip(self.listeners, found, strict=True) if index is None
         }
         self._new: SocketSet | None = open_(missing_of(specs, missing))
-        present = list(sockets)
+        self._present = present = list(sockets)
         self.opened = list(self._new)
         fresh = iter(self.opened)
         self.entries = [next(fresh) if index is None else present[index] for index in found]
@@ -140,7 +140,7 @@ class Change:
     def _pass_on(self, tenure: Tenure, names: Sequence[str]) -> None:
         """Have the tenure pass on copies of what there is to be; it has those of what stays."""
         tenure.check_unchanging()
-        have = _copies(tenure, self._sockets)
+        have = _copies(tenure, self._present)
         rows = [
             inspect(entry.fileno(), name, name)
             for name, entry in zip(names, self.entries, strict=True)
@@ -165,11 +165,11 @@ class Change:
             raise
 
 
-def _copies(tenure: Tenure, sockets: SocketSet) -> dict[int, OwnedFd]:
+def _copies(tenure: Tenure, entries: Sequence[NamedSocket]) -> dict[int, OwnedFd]:
     """Return the copies that the tenure has of entries, by the id of the entry."""
     found: dict[int, OwnedFd] = {}
     places: dict[str, int] = {}
-    for entry in sockets:
+    for entry in entries:
         place = places.get(entry.name, 0)
         places[entry.name] = place + 1
         held = tenure.estate.sets.get(entry.name)

@@ -78,8 +78,7 @@ class Parcels:
         """See what has come of it."""
         asking, self._asking = self._asking, None
         sent, self._sent = self._sent, []
-        if asking is None:
-            return
+        assert asking
         try:
             asking.check()
         except RendezvousError as error:
@@ -92,9 +91,9 @@ class Parcels:
         if self._waiting:
             self._retry_at = time.monotonic()
 
-    def finish(self, seconds: float = FINISH_SECONDS) -> None:
+    def finish(self) -> None:
         """Wait until everything has arrived, for some seconds at most."""
-        until = time.monotonic() + seconds
+        until = time.monotonic() + FINISH_SECONDS
         while self.pending and (left := until - time.monotonic()) > 0:
             self._reactor.step(left)
 
@@ -106,6 +105,7 @@ class Parcels:
         """
         asking, self._asking = self._asking, None
         if asking:
+            asking.on_close = lambda: None
             asking.abandon("the owner ends")
         left = self._sent + self._waiting
         self._sent, self._waiting, self._retry_at = [], [], None

@@ -19,7 +19,6 @@ from sockact.servers.drain import (
     drain,
     limit_of,
     listeners,
-    say_stopping,
     stop_signals,
     urls,
 )
@@ -77,7 +76,6 @@ async def serve(
                 await stop.wait()
             finally:
                 stopping = True
-                say_stopping()
                 await drain(servers, drain_delay)
         finally:
             close(servers, found)

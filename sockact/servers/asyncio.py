@@ -13,7 +13,6 @@ from sockact.servers.drain import (
     drain,
     limit_of,
     listeners,
-    say_stopping,
     stop_signals,
 )
 
@@ -104,7 +103,6 @@ async def serve_until_drained(*servers: asyncio.Server, drain_delay: float = DRA
             try:
                 await stop.wait()
             finally:
-                say_stopping()
                 await drain(servers, drain_delay)
     finally:
         close(servers)

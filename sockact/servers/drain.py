@@ -26,7 +26,8 @@ _BACKLOG = 2048
 async def drain(servers: Iterable[asyncio.AbstractServer], delay: float = DRAIN_DELAY) -> None:
     """Stop accepting, at once; return when what was accepted has got to its handlers.
 
-    The caller closes the servers next. Their connections are left alone.
+    In between STOPPING=1 is said. The caller closes the servers next; their connections are left
+    alone.
 
     Args:
         servers: Servers of the running loop, asyncio's or uvloop's.
@@ -35,6 +36,8 @@ async def drain(servers: Iterable[asyncio.AbstractServer], delay: float = DRAIN_
     """
     servers = list(servers)
     _stop_accepting(servers)
+    with contextlib.suppress(NotifyError):  # what was accepted matters more
+        notify.stopping()
     await asyncio.sleep(delay)
     # asyncio pauses for a second when it is out of descriptors, and then accepts again, stopped or
     # not (_accept_connection() in asyncio/selector_events.py).
@@ -107,12 +110,6 @@ def limit_of(sock: _socket.socket) -> int:
     """
     found = queue(sock.fileno())
     return max(1, found.limit) if found and found.unit == "connections" else _BACKLOG
-
-
-def say_stopping() -> None:
-    """Say STOPPING=1; if the manager does not listen, what was accepted matters more."""
-    with contextlib.suppress(NotifyError):
-        notify.stopping()
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@
 takes uvicorn's options, but for those of several processes; `run` takes uvicorn.run()'s arguments.
 """
 
+import asyncio
 import contextlib
 import logging
 import socket as _socket
@@ -25,12 +26,12 @@ from sockact.servers.drain import (
     drain,
     limit_of,
     listeners,
-    say_stopping,
     urls,
 )
 
 _log = logging.getLogger("uvicorn.error")
 _STARTUP_FAILURE = 3  # as in uvicorn/main.py
+_LOOK_SECONDS = 0.1
 
 
 class Server(uvicorn.Server):
@@ -66,11 +67,13 @@ class Server(uvicorn.Server):
         notify.ready()
 
     async def shutdown(self, sockets: list[_socket.socket] | None = None) -> None:
-        """Drain, and shut down."""
-        say_stopping()
+        """Drain, and shut down; after a second SIGINT without more ado."""
         state = self.server_state
         state.default_headers = [*state.default_headers, (b"connection", b"close")]
-        await drain(self.servers, 0.0 if self.force_exit else self._drain_delay)
+        draining = asyncio.create_task(drain(self.servers, self._drain_delay))
+        while not draining.done() and not self.force_exit:
+            await asyncio.wait([draining], timeout=_LOOK_SECONDS)
+        draining.cancel()
         await super().shutdown(sockets)
 
 

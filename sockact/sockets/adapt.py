@@ -1,6 +1,7 @@
 """A listener that stays open while its definition changes: what can be set on it is set."""
 
 import os
+import socket as _socket
 import stat
 from collections.abc import Iterable
 from typing import Any
@@ -10,10 +11,10 @@ import attrs
 from sockact import directives as d
 from sockact.fd.probe import borrowed
 from sockact.sockets.node import Made, set_mode, symlink
-from sockact.sockets.options import set_late
+from sockact.sockets.options import set_late, set_option
 from sockact.sockets.plan import make_plan
 from sockact.sockets.task import Task, Warn
-from sockact.spec import Directive, Kind, ListenerSpec, SocketSpec, UnixAddress
+from sockact.spec import Directive, Kind, ListenerSpec, SocketSpec, SockOption, UnixAddress
 
 _SOCKETS = (Kind.STREAM, Kind.DATAGRAM, Kind.SEQPACKET, Kind.NETLINK)
 _F_SETPIPE_SZ = 1031
@@ -27,8 +28,8 @@ def adapt(fd: int, listener: ListenerSpec, old: SocketSpec, new: SocketSpec, war
     """Make an open descriptor what `new` says of it, as far as that can be done.
 
     Options of the socket are set, and so are its backlog and the mode, owner and links of its node.
-    What a socket has from its birth stays. Nothing is undone: an option that `new` does not name
-    any more keeps the value that it has.
+    What a socket has from its birth stays, and so does the value of an option that `new` does not
+    name any more, unless it is one that is on or off.
 
     Args:
         fd: The descriptor, which stays the caller's.
@@ -87,9 +88,21 @@ class _Adapted:
             late = tuple(item for item in after.late if item not in before.late)
             set_late(sock, attrs.evolve(after, late=late), self._task)
             named = {name for name, _ in after.late}
-            self._stays(name for name, _ in before.late if name not in named)
+            self._end(sock, {name: option for name, option in before.late if name not in named})
         finally:
             sock.detach()
+
+    def _end(self, sock: _socket.SocketType, ended: dict[str, SockOption]) -> None:
+        """Give options that are on or off their default; what others were, nobody knows."""
+        for name, (level, number, _) in ended.items():
+            value = self._new.get(d.TABLE[name])
+            if not isinstance(value, bool):
+                self._stays([name])
+                continue
+            try:
+                set_option(sock, (level, number, int(value)))
+            except OSError as error:
+                self._task.warn(self._task.unset(name, error))
 
     def file(self) -> None:
         rows: tuple[Directive[Any], ...] = (d.NON_BLOCKING, *_AT_BIRTH.get(self._listener.kind, ()))

@@ -1,6 +1,7 @@
 """What a process of a service gets: descriptors with their names, and which is which."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import attrs
 
@@ -16,12 +17,14 @@ class Given:
         fds: Their numbers; they belong to somebody else, but for `owned`.
         sockets: How many of them, from the first on, are sockets of socket units.
         owned: Those that were opened for this process alone, to be closed when it has started.
+        variables: What its environment tells about them, besides LISTEN_*.
     """
 
     names: tuple[str, ...] = ()
     fds: tuple[int, ...] = ()
     sockets: int = 0
     owned: tuple[OwnedFd, ...] = ()
+    variables: Mapping[str, str] = MappingProxyType({})
 
     def close(self) -> None:
         """Close what was opened for this process alone."""
@@ -36,4 +39,5 @@ def joined(parts: Sequence[Given]) -> Given:
         tuple(number for part in parts for number in part.fds),
         sum(part.sockets for part in parts),
         tuple(handle for part in parts for handle in part.owned),
+        {name: value for part in parts for name, value in part.variables.items()},
     )

@@ -3,9 +3,16 @@
 It is told what happens, and says what is to be done: which command to run, whom to signal. It
 never waits and reads no clock; `deadline` says when `expire` wants to be called.
 
-Source: src/core/service.c in systemd.
+There are two kinds of processes: the *main* one, of ExecStart=, and the *control* process, of any
+other command. There is at most one of each at a time: a command whose turn has come while the one
+before is still there, because it could not be ended in time, is run when that has ended.
+
+Source: src/core/service.c in systemd. Where that continues with the next command of a list
+although the service is being stopped, this does not. The order of a reload, first ExecReload= and
+then ReloadSignal=, is that of version 258.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
@@ -26,6 +33,7 @@ TIMEOUT = "timeout"
 PROTOCOL = "protocol"
 WATCHDOG = "watchdog"
 SKIPPED = "exec-condition"
+RESOURCES = "resources"
 
 _NONE: Mapping[str, tuple[bool, ...]] = MappingProxyType({})
 
@@ -73,13 +81,18 @@ class Kill(AsValue):
 
 
 @attrs.frozen(eq=False, repr=False)
+class KillCommand(AsValue):
+    """End the control process, and it alone, with SIGKILL: a reload has taken too long."""
+
+
+@attrs.frozen(eq=False, repr=False)
 class Entered(AsValue):
     """It has come into another state."""
 
     state: Instance
 
 
-Act = Run | Kill | Entered
+Act = Run | Kill | KillCommand | Entered
 
 _S, _H = Instance, Happens
 
@@ -94,6 +107,7 @@ _SIGNALS = {
 
 _NOTIFIES = ("notify", "notify-reload")
 _GUARDED = (_S.START_POST, _S.RUNNING, _S.RELOAD, _S.RELOAD_SIGNAL, _S.RELOAD_NOTIFY)
+_RELOADS = (_S.RELOAD, _S.RELOAD_SIGNAL, _S.RELOAD_NOTIFY)
 
 
 class Life:
@@ -102,32 +116,41 @@ class Life:
     Attributes:
         state: Where it stands.
         result: How it has ended, in systemd's words; ``success`` until something goes wrong.
+        reload_result: The same of the last reload.
         main: Whether its main process lives.
         control: Whether one of its other commands runs.
         ready: Whether it has come up at some time.
         said: Whether it has said READY=1.
+        restarts: Whether Restart= counts at its end; it does not where processes were left that
+            may not be killed (SendSIGKILL=no).
     """
 
     def __init__(self, plan: Plan) -> None:
         """Begin dead."""
         self.plan = plan
         self.state = _S.DEAD
-        self.result = SUCCESS
-        self.main = False
-        self.control = False
-        self.ready = False
+        self.result = self.reload_result = SUCCESS
+        self.main = self.control = False
+        self.ready = self.said = False
+        self.restarts = True
         self._index = 0
-        self.said = False
+        self._main_index = 0
+        # The control process: what it is, and whether nobody waits for it any more.
+        self._command = Run("", 0)
+        self._forgotten = False
+        self._last_word = ""
         self._until: float | None = None
         self._guard: float | None = None
         self._watchdog = plan.watchdog
+        self._up_since: float | None = None
+        self._reload_began = 0.0
         self._acts: list[Act] = []
 
     # --- what it is told --------------------------------------------------------------------------
 
     def start(self, now: float) -> Sequence[Act]:
-        """Start it."""
-        return self._happens(_H.START, now)
+        """Start it; without effect as long as one of its processes could not be ended."""
+        return () if self.main or self.control else self._happens(_H.START, now)
 
     def stop(self, now: float) -> Sequence[Act]:
         """Stop it; without effect on one that stops already."""
@@ -135,11 +158,17 @@ class Life:
 
     def reload(self, now: float) -> Sequence[Act]:
         """Have it read its configuration again, as far as it can (`can_reload`)."""
+        if not self.can_reload():
+            return ()
+        self.reload_result, self._reload_began = SUCCESS, now
+        if self._last_word in ("reloading", "reloaded"):
+            self._last_word = ""
         return self._happens(_H.RELOAD, now)
 
     def can_reload(self) -> bool:
         """Whether there is a way to reload it, and it is up."""
-        way = self.plan.type == "notify-reload" or bool(self.plan.commands.get("ExecReload"))
+        by_signal = self.plan.type == "notify-reload" and self.main
+        way = by_signal or bool(self.plan.commands.get("ExecReload"))
         return way and _H.RELOAD in INSTANCE[self.state]
 
     def forked(self, now: float) -> Sequence[Act]:
@@ -156,39 +185,55 @@ class Life:
 
         Args:
             result: ``success`` for a clean end, else why it is none: ``exit-code``, ``signal``,
-                ``core-dump``, ``resources``.
+                ``core-dump``; or `RESOURCES`, there never was one.
             now: The time.
         """
         self.main = False
-        self._guard = None
-        ignored = self._ignores("ExecStart")
-        if result != SUCCESS and not ignored:
-            self._note(result)
-        clean = result == SUCCESS or ignored
-        if self.state is _S.START and self.plan.type == "oneshot" and clean:
+        if self.state in IS_OVER:
+            return ()
+        if self._ignores(Run("ExecStart", self._main_index), result):
+            result = SUCCESS
+        self._note(result)
+        if self.state is not _S.START:
+            return self._happens(_H.EXITED, now)
+        if self.plan.type == "oneshot" and result == SUCCESS:
             return self._next(now)
-        if self.state is _S.START and clean:
-            self._note(PROTOCOL if self.plan.type in _NOTIFIES else SUCCESS)
-        if self.state in (_S.RUNNING, _S.START_POST) and clean and self.plan.remains:
-            if self.state is _S.RUNNING:
-                self._enter(_S.EXITED, now)
-            return self._flush()
-        if not clean and _H.EXITED in INSTANCE[self.state] and self._is_up():
-            self._enter(_S.STOP_SIGTERM, now)
-            return self._flush()
-        return self._happens(_H.EXITED, now)
-
-    def command_ended(self, result: str, now: float) -> Sequence[Act]:
-        """Hear of the end of a command other than the main process; as `main_ended`."""
-        self.control = False
-        directive = COMMANDS.get(self.state, "")
-        if result == SUCCESS or self._ignores(directive):
-            return self._next(now)
-        if self.state is _S.CONDITION and result == "exit-code":
-            result = SKIPPED
-        if self.state is not _S.RELOAD:
-            self._note(result)
+        if self.plan.type in _NOTIFIES:
+            self._note(PROTOCOL)
+        elif self.plan.type != "oneshot" and result != RESOURCES:
+            return self._happens(_H.EXITED, now)
         return self._happens(_H.BROKEN, now)
+
+    def command_ended(self, result: str, now: float, *, status: int = 1) -> Sequence[Act]:
+        """Hear of the end of the control process.
+
+        Args:
+            result: As for `main_ended`.
+            now: The time.
+            status: What it gave exit(3), if `result` is ``exit-code``.
+        """
+        command, self.control = self._command, False
+        forgotten, self._forgotten = self._forgotten, False
+        if self.state in IS_OVER:
+            return ()
+        if forgotten:
+            if self.state in COMMANDS:
+                self._run(now)  # what had to wait for it
+            return self._flush()
+        if self._ignores(command, result):
+            result = SUCCESS
+        if self.state is _S.CONDITION and result == "exit-code" and status < 255:
+            result = SKIPPED
+        if self.state is _S.RELOAD:
+            self._reloaded(result)
+        else:
+            self._note(result)
+        if COMMANDS.get(self.state) != command.directive:
+            return ()  # it was told to end with everything else
+        if result == SUCCESS:
+            return self._next(now)
+        unable = result == RESOURCES and not command.index and _H.UNABLE in INSTANCE[self.state]
+        return self._happens(_H.UNABLE if unable else _H.BROKEN, now)
 
     def gone(self, now: float) -> Sequence[Act]:
         """Hear that none of its processes is left."""
@@ -196,22 +241,36 @@ class Life:
 
     def said_ready(self, now: float) -> Sequence[Act]:
         """Hear ``READY=1``."""
+        if self._last_word == "stopping":
+            return ()
         self.said = True
+        self._last_word = "reloaded" if self._last_word == "reloading" else "ready"
         waits = self.state is _S.START and self.plan.type in _NOTIFIES
         if waits or self.state is _S.RELOAD_NOTIFY:
             return self._happens(_H.READY, now)
         return ()
 
-    def said_reloading(self, now: float) -> Sequence[Act]:
-        """Hear ``RELOADING=1``."""
+    def said_reloading(self, now: float, *, began: float | None = math.inf) -> Sequence[Act]:
+        """Hear ``RELOADING=1``.
+
+        Args:
+            now: The time.
+            began: ``MONOTONIC_USEC=`` in seconds; None if it was not said. It tells whether this
+                is the reload that was asked for, or one before.
+        """
+        if self._last_word == "stopping":
+            return ()
+        self._last_word = "reloading"
+        if self.state is _S.RELOAD:
+            return ()
+        if self.state is _S.RELOAD_SIGNAL and (began is None or began < self._reload_began):
+            return ()
         return self._happens(_H.RELOADING, now)
 
     def said_stopping(self, now: float) -> Sequence[Act]:
         """Hear ``STOPPING=1``: it ends by itself, and gets no signal as long as it is in time."""
-        if _H.STOPPING not in INSTANCE[self.state]:
-            return ()
-        self._enter(_S.STOP_SIGTERM, now, quiet=True)
-        return self._flush()
+        self._last_word = "stopping"
+        return self._happens(_H.STOPPING, now)
 
     def said_alive(self, now: float) -> None:
         """Hear ``WATCHDOG=1``."""
@@ -220,121 +279,167 @@ class Life:
 
     def said_broken(self, now: float) -> Sequence[Act]:
         """Hear ``WATCHDOG=trigger``."""
-        self._note(WATCHDOG)
-        return self._happens(_H.SILENT, now)
+        return self._fails(WATCHDOG, _H.SILENT, now)
 
     def set_watchdog(self, seconds: float, now: float) -> None:
         """Hear ``WATCHDOG_USEC=``."""
         self._watchdog = seconds or None
         if self.state in _GUARDED:
-            self._guard = now + seconds if seconds else None
+            self._watch(now)
 
     def extend(self, seconds: float, now: float) -> None:
-        """Hear ``EXTEND_TIMEOUT_USEC=``: the time of this state ends so much from now."""
+        """Hear ``EXTEND_TIMEOUT_USEC=``: what ends in less time from now ends then."""
         if self._until is not None:
             self._until = max(self._until, now + seconds)
+        if self._guard is not None:
+            self._guard = max(self._guard, now + seconds)
 
     def deadline(self) -> float | None:
         """Return when `expire` wants to be called; None for never."""
         times = [one for one in (self._until, self._guard) if one is not None]
-        return min(times) if times else None
+        return min((one for one in times if one != math.inf), default=None)
 
     def expire(self, now: float) -> Sequence[Act]:
         """Do what is due."""
         if self._guard is not None and self._guard <= now:
             self._guard = None
-            self._note(WATCHDOG)
-            return self._happens(_H.SILENT, now)
+            return self._fails(WATCHDOG, _H.SILENT, now)
         if self._until is None or self._until > now:
             return ()
         self._until = None
-        if self.state not in (_S.RELOAD, _S.RELOAD_SIGNAL, _S.RELOAD_NOTIFY):
-            self._note(TIMEOUT)
-        return self._happens(_H.LATE, now)
+        if self.state in _RELOADS:
+            self._reloaded(TIMEOUT)
+            if self.control:
+                self._forgotten = True
+                self._acts.append(KillCommand())
+            return self._happens(_H.LATE, now)
+        spares = not self.plan.kills and _H.SPARED in INSTANCE[self.state]
+        if spares and self.state is _S.FINAL_SIGTERM:
+            self.restarts = False
+        return self._fails(TIMEOUT, _H.SPARED if spares else _H.LATE, now)
 
     # --- how it moves -----------------------------------------------------------------------------
-
-    def _is_up(self) -> bool:
-        return (
-            _H.EXITED in INSTANCE[self.state]
-            and self.state not in IS_STARTING
-            and (INSTANCE[self.state][_H.EXITED] is _S.STOP and self.state is not _S.STOP)
-        )
 
     def _note(self, result: str) -> None:
         if self.result == SUCCESS:
             self.result = result
 
-    def _ignores(self, directive: str) -> bool:
-        flags = self.plan.commands.get(directive, ())
-        return self._index < len(flags) and flags[self._index]
+    def _reloaded(self, result: str) -> None:
+        self.reload_result = result
+        if result != SUCCESS and self._last_word == "reloading":
+            self._last_word = ""
+
+    def _ignores(self, command: Run, result: str) -> bool:
+        flags = self.plan.commands.get(command.directive, ())
+        return result != RESOURCES and command.index < len(flags) and flags[command.index]
 
     def _flush(self) -> Sequence[Act]:
         acts, self._acts = self._acts, []
         return acts
 
+    def _fails(self, result: str, event: Happens, now: float) -> Sequence[Act]:
+        if event in INSTANCE[self.state]:
+            self._note(result)
+        return self._happens(event, now)
+
     def _happens(self, event: Happens, now: float) -> Sequence[Act]:
         target = INSTANCE[self.state].get(event)
-        if target is not None and target is not self.state:
-            self._enter(target, now)
+        if target is not None:
+            self._enter(target, now, quiet=event is _H.STOPPING)
         return self._flush()
 
     def _next(self, now: float) -> Sequence[Act]:
         """Run the next command of this state, or leave it."""
         self._index += 1
-        if not self._run():
-            self._enter(INSTANCE[self.state][_H.DONE], now)
+        if not self._has_commands(self.state, self._index):
+            return self._happens(self._done(self.state), now)
+        self._run(now)
         return self._flush()
 
-    def _run(self) -> bool:
-        directive = COMMANDS[self.state]
-        if self._index >= len(self.plan.commands.get(directive, ())):
-            return False
-        self._acts.append(Run(directive, self._index))
-        self.control = self.control or self.state is not _S.START
-        return True
+    def _has_commands(self, state: Instance, done: int = 0) -> bool:
+        return len(self.plan.commands.get(COMMANDS[state], ())) > done
 
-    def _enter(self, state: Instance, now: float, *, quiet: bool = False) -> None:
-        if state is _S.DEAD and self.result not in (SUCCESS, SKIPPED):
-            state = _S.FAILED
-        if state is _S.RUNNING and not self.main:
-            # It ended while its ExecStartPost= or ExecReload= commands ran.
-            state = _S.EXITED if self.plan.remains and self.result == SUCCESS else _S.STOP
-            if self.result != SUCCESS:
-                state = _S.STOP_SIGTERM
-        if state is _S.RELOAD and self.plan.type == "notify-reload":
-            state = _S.RELOAD_SIGNAL
-        if state is _S.CONDITION:
-            self.result, self.ready, self.said = SUCCESS, False, False
-        before, self.state, self._index = self.state, state, 0
-        self._time(before, now)
-        self.ready = self.ready or state in (_S.RUNNING, _S.EXITED)
+    def _done(self, state: Instance) -> Happens:
+        """Return what it means that all commands of a state have been run."""
+        if state is not _S.RELOAD or not self.main:
+            return _H.DONE
+        if self._last_word == "reloading":
+            return _H.RELOADING
+        signals = self.plan.type == "notify-reload" and self._last_word != "reloaded"
+        return _H.SIGNALLED if signals else _H.DONE
+
+    def _run(self, now: float) -> None:
+        """Run the command whose turn it is; each has the whole time."""
+        self._arm(now)
+        run = Run(COMMANDS[self.state], self._index)
+        if self.state is _S.START:
+            self._main_index = self._index
+        elif self.control:
+            self._forgotten = True
+            return
+        else:
+            self.control, self._command = True, run
+        self._acts.append(run)
+
+    def _enter(self, state: Instance, now: float, *, quiet: bool) -> None:
+        before = self.state
+        while True:
+            if state is _S.CONDITION:
+                self._begin()
+            elif state is _S.START_POST:
+                self._watch(now)
+            elif state is _S.RUNNING:
+                state, quiet = self._up(now)
+            elif state is _S.DEAD and self.result not in (SUCCESS, SKIPPED):
+                state = _S.FAILED
+            if state not in COMMANDS or self._has_commands(state):
+                break
+            if state is _S.START:
+                self._acts.append(Entered(state))  # whoever looks on sees it start
+            state = INSTANCE[state][self._done(state)]
+        self.state, self._index = state, 0
         self._acts.append(Entered(state))
+        if state not in _GUARDED:
+            self._guard = None
+        if state is not _S.RELOAD_NOTIFY or before not in _RELOADS:
+            self._arm(now)  # else a reload goes on in the time that it had
         if state in _SIGNALS and not quiet:
             self._acts.append(Kill(_SIGNALS[state]))
-        if state in COMMANDS and not self._run():
-            self._enter(self._without_commands(), now)
+        if state in COMMANDS:
+            self._run(now)
 
-    def _without_commands(self) -> Instance:
-        return INSTANCE[self.state][_H.DONE]
+    def _begin(self) -> None:
+        self.result = self.reload_result = SUCCESS
+        self.ready = self.said = False
+        self.restarts = True
+        self._last_word = ""
+        self._watchdog, self._up_since = self.plan.watchdog, None
 
-    def _time(self, before: Instance, now: float) -> None:
-        plan = self.plan
-        if self.state is _S.STOP_SIGKILL and not plan.kills:
-            limit: float | None = 0.0
-        elif self.state is _S.RUNNING:
-            limit = plan.runtime
+    def _up(self, now: float) -> tuple[Instance, bool]:
+        """Return what it is when it has started, and whether it stops by itself."""
+        if self.result != SUCCESS:
+            return _S.STOP_SIGTERM, False
+        self.ready = True
+        if self._up_since is None:
+            self._up_since = now
+        if not self.main:
+            return (_S.EXITED if self.plan.remains else _S.STOP), False
+        if self._last_word == "stopping":
+            return _S.STOP_SIGTERM, True
+        return (_S.RELOAD_NOTIFY if self._last_word == "reloading" else _S.RUNNING), False
+
+    def _watch(self, now: float) -> None:
+        self._guard = now + self._watchdog if self._watchdog else None
+
+    def _arm(self, now: float) -> None:
+        """Set the time that this state may take."""
+        plan, begins, limit = self.plan, now, self.plan.stop
+        if self.state is _S.RUNNING:
+            begins, limit = self._up_since or now, plan.runtime
         elif self.state is _S.STOP_WATCHDOG:
             limit = plan.abort
-        elif self.state in IS_STARTING or self.state.value.startswith("reload"):
+        elif self.state in IS_STARTING or self.state in _RELOADS:
             limit = plan.start
         elif self.state in IS_OVER or self.state is _S.EXITED:
             limit = None
-        else:
-            limit = plan.stop
-        self._until = None if limit is None else now + limit
-        if self.state in _GUARDED:
-            if before not in _GUARDED:
-                self._guard = now + self._watchdog if self._watchdog else None
-        else:
-            self._guard = None
+        self._until = None if limit is None else begins + limit

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from sockact import directives as d
+from sockact.activation.launch import chosen_ports
 from sockact.errors import SockactError
 from sockact.sockets.accept import Accepted, Acceptor
 from sockact.sockets.flush import flush
-from sockact.sockets.socketset import SocketSet
+from sockact.sockets.socketset import NamedSocket, SocketSet
 from sockact.spec import ServiceSpec, SocketSpec
 from sockact.supervise.connection import Connections, source, text
 from sockact.supervise.exit import Exit
@@ -94,12 +95,32 @@ def rules_of(spec: SocketSpec, commands: dict[str, tuple[Command, ...]]) -> Rule
     )
 
 
+def given_of(entries: Sequence[NamedSocket], names: Sequence[str] = ()) -> Given:
+    """Return sockets for a process, under their own names or others."""
+    return Given(
+        tuple(names) or tuple(entry.name for entry in entries),
+        tuple(entry.fileno() for entry in entries),
+        len(entries),
+        variables=chosen_ports(SocketSet(entries)),
+    )
+
+
+def part(
+    entries: Sequence[NamedSocket], copies: int, slot: int, names: Sequence[str] = ()
+) -> Given:
+    """Return the sockets of one process, where each of several has its own."""
+    size = len(entries) // copies
+    mine = slice(slot % copies * size, (slot % copies + 1) * size)
+    return given_of(entries[mine], names[mine])
+
+
 class SocketUnit:
     """One socket unit.
 
     Attributes:
         spec: Its definition.
         service: The name of the service that it starts; with Accept=yes the template's.
+        copies: In how many equal parts its sockets come.
         life: Where it stands.
         sockets: Its sockets, owned here.
         accepted: Connections that got an instance.
@@ -114,6 +135,7 @@ class SocketUnit:
     ) -> None:
         """Begin dead."""
         self.service = service
+        self.copies = 1
         self.sockets = SocketSet()
         self.accepted = 0
         self.refused = 0
@@ -198,11 +220,13 @@ class SocketUnit:
         else:
             self.do(self.life.inactive(now))
 
-    def given(self) -> Given:
-        """Return its sockets for a process."""
+    def given(self, slot: int | None = None) -> Given:
+        """Return its sockets for a process: all, or those for one of several."""
         if not self.life.is_open and self.life.state is not Unit.START_OPEN:
             return Given()
-        return Given(self.sockets.names, tuple(self.sockets.filenos()), len(self.sockets))
+        if slot is not None and self.copies > 1:
+            return part(list(self.sockets), self.copies, slot)
+        return given_of(list(self.sockets))
 
     # --- what it does -----------------------------------------------------------------------------
 

@@ -77,11 +77,12 @@ class Manager:
 
     def _add_unit(self, one: UnitDefinition) -> SocketUnit:
         unit = SocketUnit(self.house, self._watch, one.spec, one.service, self)
+        unit.copies = one.copies
         self.units[one.spec.name] = unit
         return unit
 
     def _add_service(self, spec: ServiceSpec) -> Service:
-        service = Service(self.house, spec, lambda _slot: self.given(spec.name))
+        service = Service(self.house, spec, lambda slot: self.given(spec.name, slot))
         service.watch(self._service_changed)
         self.services[spec.name] = service
         self._set_idle(service)
@@ -117,13 +118,13 @@ class Manager:
             unit.service == service or unit.spec.name in spec.get(d.SOCKETS)
         )
 
-    def given(self, service: str) -> Given:
-        """Return the descriptors for a process of a service.
+    def given(self, service: str, slot: int = 0) -> Given:
+        """Return the descriptors for a process of a service, the one in a slot.
 
         Raises:
             OSError: A file of OpenFile= cannot be opened.
         """
-        parts = [unit.given() for unit in self.units_of(service)]
+        parts = [unit.given(slot) for unit in self.units_of(service)]
         return joined([*parts, *self.beside_sockets(service)])
 
     def beside_sockets(self, service: str, spec: ServiceSpec | None = None) -> list[Given]:
@@ -353,7 +354,7 @@ class Manager:
                 and unit.life.is_open
                 and unit.accepts == one.spec.get(directives.ACCEPT)
             ):
-                unit.service = one.service
+                unit.service, unit.copies = one.service, one.copies
                 unit.set_spec(one.spec)
                 old = unit.change_sockets(parts[name])
                 old.forget()

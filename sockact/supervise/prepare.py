@@ -9,7 +9,7 @@ import glob
 from collections.abc import Iterator, Mapping, Sequence
 
 from sockact import service_directives as d
-from sockact.activation.environ import VARIABLES
+from sockact.activation.environ import FIRST_FD, VARIABLES
 from sockact.activation.execution import (
     Execution,
     How,
@@ -19,7 +19,10 @@ from sockact.activation.execution import (
     StreamFile,
 )
 from sockact.activation.program import DEFAULT_PATH, Identity, find_program, identity
+from sockact.activation.substitute import Given as Field
+from sockact.activation.substitute import has_fields, substitute
 from sockact.errors import LaunchError
+from sockact.fd.probe import describe
 from sockact.spec import ServiceSpec
 from sockact.supervise.given import Given
 from sockact.unitfile.command import Command
@@ -49,6 +52,21 @@ def base_environ(environ: Mapping[str, str], *, clean: bool = False) -> dict[str
         if name not in OURS and (not clean or name in KEPT)
     }
     return {"PATH": DEFAULT_PATH, **kept}
+
+
+def _arguments(
+    command: Command, environ: Mapping[str, str], given: Given, names: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the arguments; in those of a command line, ``{fd:NAME}`` and the like are replaced."""
+    words = command.arguments(environ)
+    if command.expand or not any("{" in word for word in words) or not has_fields(words):
+        return tuple(words)
+    fields = []
+    first = FIRST_FD if names else 0
+    for number, (name, fd) in enumerate(zip(given.names, given.fds, strict=True), first):
+        what = describe(fd)
+        fields.append(Field(name, number, what.address, what.port))
+    return tuple(substitute(words, fields))
 
 
 class Preparer:
@@ -103,7 +121,7 @@ class Preparer:
         """
         spec, get = self.spec, self.spec.get
         who = self.who() if command.privileges == "" else None
-        environ = self._environ(variables, who or self.who())
+        environ = self._environ(variables, given, who or self.who())
         where = get(d.WORKING_DIRECTORY)
         directory = where.path if where else None
         if directory == "~":
@@ -117,7 +135,7 @@ class Preparer:
         mask = get(d.UMASK)
         return Execution(
             path=path,
-            argv=tuple(command.arguments(environ)),
+            argv=_arguments(command, environ, given, names),
             environ=environ,
             names=names,
             listen=bool(names),
@@ -143,12 +161,15 @@ class Preparer:
             return (*given.fds[given.sockets :], *given.fds[: given.sockets])
         return given.fds
 
-    def _environ(self, variables: Mapping[str, str], who: Identity | None) -> dict[str, str]:
+    def _environ(
+        self, variables: Mapping[str, str], given: Given, who: Identity | None
+    ) -> dict[str, str]:
         get = self.spec.get
         environ = dict(self._base)
         if who and who.environ:
             environ |= who.environ
         environ |= variables
+        environ |= given.variables
         said: tuple[tuple[str, str], ...] = get(d.ENVIRONMENT)
         environ |= dict(said)
         for name, value in self._from_files():

@@ -361,15 +361,15 @@ class Service:
             return ""
         if self._house.ending:
             return "resources"
-        if not self._limit.allow(self._house.now()):
-            self._due.clear()
-            self.result = "start-limit-hit"
-            self.last_failure = "started too often (StartLimitBurst=)"
-            log(logging.ERROR, self.name, self.last_failure)
+        if not self._is_allowed(self._house.now()):
             self._tell()
             return "service-start-limit-hit"
+        waiting = [slot for slot in self._due if slot >= 0]
         self._due.clear()
         self.stopping = False
+        if waiting and self.current is not None:
+            self._start_again(waiting)
+            return ""
         if self.current is not None and not self.current.is_over:
             self.former.append(self.current)  # on its way to its end: its place is taken
         self.current = self._new_generation(self._readiness(replacing=False))
@@ -526,10 +526,10 @@ class Service:
         if generation is self.current and generation.is_over and set(self._due) <= {-1}:
             self.current = None
             if self._due.pop(-1, None) is not None:
-                self._house.reactor.post(self._start_again)
+                self._house.reactor.post(self._start_anew)
             self._keep_store()
 
-    def _start_again(self) -> None:
+    def _start_anew(self) -> None:
         self.start()
 
     def _keep_store(self) -> None:
@@ -547,25 +547,30 @@ class Service:
         """Start what is due."""
         for slot in [slot for slot, when in self._due.items() if when <= now]:
             del self._due[slot]
-            if self._house.ending:
-                continue
-            if not self._limit.allow(now):
-                self._due.clear()
-                self.result = "start-limit-hit"
-                self.last_failure = f"started too often: {self.last_failure}"
-                log(logging.ERROR, self.name, self.last_failure)
+            if self._house.ending or not self._is_allowed(now):
                 break
-            self.restarts += 1
-            self._quick += 1
-            log(logging.INFO, self.name, f"started again, for the {ordinal(self.restarts)} time")
-            if self.current is None or slot >= len(self.current.slots):
-                self.current = self._new_generation(self._readiness(replacing=False))
-                self.current.start()
-            else:
-                self.current.again(slot)
+            self._start_again([slot])
         if self.current is not None:
             self._settle(self.current)
         self._tell()
+
+    def _is_allowed(self, now: float) -> bool:
+        """Whether one more start, which is counted, is within the limit."""
+        if self._limit.allow(now):
+            return True
+        self._due.clear()
+        self.result = "start-limit-hit"
+        self.last_failure = f"started too often (StartLimitBurst=); {self.last_failure}"
+        log(logging.ERROR, self.name, self.last_failure)
+        return False
+
+    def _start_again(self, slots: Sequence[int]) -> None:
+        self.restarts += 1
+        self._quick += 1
+        log(logging.INFO, self.name, f"started again, for the {ordinal(self.restarts)} time")
+        for slot in slots:
+            if self.current is not None:
+                self.current.again(slot)
 
     def child_ended(self) -> None:
         """Look again whether anything of it is left."""

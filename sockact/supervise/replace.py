@@ -17,6 +17,7 @@ from sockact.spec import ServiceSpec, SocketSpec
 from sockact.supervise.definitions import Definitions
 from sockact.supervise.given import Given, joined
 from sockact.supervise.house import log
+from sockact.supervise.listen import part
 from sockact.supervise.manage import Manager
 from sockact.supervise.open import Opening, listening
 from sockact.supervise.renew import Gives, Service
@@ -103,30 +104,28 @@ class Replacement:
     def _gives(self, service: Service, spec: ServiceSpec) -> Gives:
         if self._change is None:
             return service.gives
-        entries = self._entries(service.name, spec)
+        units = self._units(service.name, spec)
         manager = self._manager
 
-        def gives(_slot: int) -> Given:
-            if self._ready:  # committed: whatever there is then
-                return manager.given(service.name)
-            sockets = Given(
-                tuple(name for name, _ in entries),
-                tuple(entry.fileno() for _, entry in entries),
-                len(entries),
-            )
-            return joined([sockets, *manager.beside_sockets(service.name, spec)])
+        def gives(slot: int) -> Given:
+            if self._over:  # committed: whatever there is then
+                return manager.given(service.name, slot)
+            sockets = [part(found, copies, slot, names) for found, names, copies in units]
+            return joined([*sockets, *manager.beside_sockets(service.name, spec)])
 
         return gives
 
-    def _entries(self, name: str, spec: ServiceSpec) -> list[tuple[str, NamedSocket]]:
-        """Return the sockets that a service gets by the new definitions, with their names."""
+    def _units(
+        self, name: str, spec: ServiceSpec
+    ) -> list[tuple[list[NamedSocket], list[str], int]]:
+        """Return the sockets that a service gets by the new definitions, unit by unit."""
         assert self._change is not None
         entries = iter(self._change.entries)
-        found: list[tuple[str, NamedSocket]] = []
-        for unit, resolved in zip(self.definitions.units, self._change.specs, strict=True):
-            own = [(one.name, next(entries)) for one in resolved.listeners]
+        found: list[tuple[list[NamedSocket], list[str], int]] = []
+        for unit, spec_ in zip(self.definitions.units, self._change.specs, strict=True):
+            own = [next(entries) for _ in spec_.listeners]
             if self._manager.gets(name, spec, unit):
-                found += own
+                found.append((own, [one.name for one in spec_.listeners], unit.copies))
         return found
 
     def _heard(self, name: str, why: str) -> None:

@@ -35,7 +35,7 @@ def shall_restart(spec: ServiceSpec, result: str, status: tuple[str, int] | None
     if status in spec.get(d.RESTART_PREVENT_EXIT_STATUS):
         return False
     if status in spec.get(d.RESTART_FORCE_EXIT_STATUS):
-        return True
+        return spec.get(d.TYPE) != "oneshot" or result != SUCCESS
     return _RULES[spec.get(d.RESTART)](result)
 
 
@@ -50,8 +50,8 @@ def delay(spec: ServiceSpec, restarts: int) -> float:
     steps, last = spec.get(d.RESTART_STEPS), spec.get(d.RESTART_MAX_DELAY)
     if first == INFINITY:
         return math.inf
-    if not restarts or not steps or last == INFINITY or last <= first:
+    if not restarts or not steps or not first or last == INFINITY or last <= first:
         return first / SECOND
     if restarts >= steps:
         return last / SECOND
-    return float((first or 1) * (last / (first or 1)) ** (restarts / steps) / SECOND)
+    return float(first * (last / first) ** (restarts / steps) / SECOND)

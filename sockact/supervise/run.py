@@ -8,6 +8,7 @@ while the former owner serves. It serves. It drains, once it has a successor of 
 import contextlib
 import enum
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,7 @@ from sockact.supervise.replace import Replacement
 from sockact.supervise.store import Stored
 from sockact.supervise.tables import Unit
 
+_FAULTS_MAX = 100
 FORWARDED = ("SIGUSR1", "SIGUSR2", "SIGWINCH")
 
 
@@ -117,6 +119,7 @@ class Supervisor:
         self._rest = SocketSet()
         self._told_ready = False
         self._wants_end = False
+        self._faults = 0
         self._successor = ""
         self.reactor = Reactor()
         self.signals: Signals | None = None
@@ -149,10 +152,21 @@ class Supervisor:
             parked = self._boot()
             self._begin(parked)
             while not self._is_finished():
-                self.reactor.step(None)
+                self._step()
             return self._status()
         finally:
             self._close()
+
+    def _step(self) -> None:
+        """Wait for the next event; a fault of ours does not end what is served."""
+        try:
+            self.reactor.step(None)
+        except Exception as error:
+            self._faults += 1
+            if os.environ.get("SOCKACT_DEBUG") or self._faults > _FAULTS_MAX:
+                raise
+            text = "internal error, %s: %s; SOCKACT_DEBUG=1 shows where"
+            logger.error(text, type(error).__name__, error)
 
     def _catch_signals(self) -> None:
         signals = Signals(self.reactor)

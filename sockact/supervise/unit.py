@@ -1,7 +1,11 @@
 """A socket unit from its start to its end, as a machine without sockets. Pure.
 
-Source: src/core/socket.c in systemd; what is ours is X-TriggerLimitRecoverSec=, which lets a unit
-that was triggered too often rest, with its sockets open, and then listen again.
+At most one of its commands runs at a time: one that takes too long is ended before another begins.
+
+Source: src/core/socket.c in systemd, which begins with ExecStopPre= beside an ExecStartPost= that
+has taken too long; here ExecStopPre= is left out then, as both do where the unit is stopped
+meanwhile. X-TriggerLimitRecoverSec= is ours: it lets a unit that was triggered too often rest,
+with its sockets open, and then listen again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +18,8 @@ from sockact.supervise.limit import RateLimit
 from sockact.supervise.tables import IS_OPEN, UNIT, UNIT_COMMANDS, Occurs, Unit
 
 SUCCESS = "success"
+TIMEOUT = "timeout"
+RESOURCES = "resources"
 LIMIT_HIT = "trigger-limit-hit"
 
 _NONE: Mapping[str, tuple[bool, ...]] = MappingProxyType({})
@@ -66,13 +72,30 @@ class Run(AsValue):
 
 
 @attrs.frozen(eq=False, repr=False)
+class Kill(AsValue):
+    """Signal the command that runs: with what is named by the directive `signal`."""
+
+    signal: str
+
+
+@attrs.frozen(eq=False, repr=False)
 class Entered(AsValue):
     """It has come into another state."""
 
     state: Unit
 
 
-Act = Open | Close | Flush | Run | Entered
+Act = Open | Close | Flush | Run | Kill | Entered
+
+_U, _O = Unit, Occurs
+
+_SIGNALS = {
+    _U.STOP_PRE_SIGTERM: "KillSignal",
+    _U.STOP_PRE_SIGKILL: "FinalKillSignal",
+    _U.FINAL_SIGTERM: "KillSignal",
+    _U.FINAL_SIGKILL: "FinalKillSignal",
+}
+_IS_OVER = (_U.DEAD, _U.FAILED)
 
 
 class UnitLife:
@@ -81,16 +104,18 @@ class UnitLife:
     Attributes:
         state: Where it stands.
         result: Why it has failed, in systemd's words; ``success`` until then.
+        control: Whether one of its commands runs.
         triggered: How often it has started its service.
     """
 
     def __init__(self, rules: Rules) -> None:
         """Begin dead."""
         self.rules = rules
-        self.state = Unit.DEAD
+        self.state = _U.DEAD
         self.result = SUCCESS
+        self.control = False
         self.triggered = 0
-        self._index = 0
+        self._command = Run("", 0)
         self._until: float | None = None
         self._limit = RateLimit(*rules.trigger)
         self._acts: list[Act] = []
@@ -103,35 +128,47 @@ class UnitLife:
     @property
     def polls(self) -> bool:
         """Whether traffic is waited for."""
-        return self.state is Unit.LISTENING
+        return self.state is _U.LISTENING
 
     def start(self, now: float) -> Sequence[Act]:
-        """Start it."""
-        return self._occurs(Occurs.START, now)
+        """Start it; without effect as long as one of its commands could not be ended."""
+        return () if self.control else self._occurs(_O.START, now)
 
     def stop(self, now: float) -> Sequence[Act]:
-        """Stop it."""
-        return self._occurs(Occurs.STOP, now)
+        """Stop it; without effect on one that stops already."""
+        return self._occurs(_O.STOP, now)
 
     def opened(self, now: float) -> Sequence[Act]:
         """Hear that the sockets are open."""
-        return self._occurs(Occurs.DONE, now) if self.state is Unit.START_OPEN else ()
+        return self._occurs(_O.DONE, now) if self.state is _U.START_OPEN else ()
 
     def broken(self, result: str, now: float) -> Sequence[Act]:
-        """Hear of a failure: a socket that could not be opened, or cannot be used."""
-        self._note(result)
-        return self._occurs(Occurs.BROKEN, now)
+        """Hear of a failure: a socket that could not be opened, or cannot be used any more."""
+        return self._fails(result, _O.BROKEN, now)
 
     def command_ended(self, result: str, now: float) -> Sequence[Act]:
-        """Hear of the end of a command."""
-        directive = UNIT_COMMANDS.get(self.state, "")
-        flags = self.rules.commands.get(directive, ())
-        if result == SUCCESS or (self._index < len(flags) and flags[self._index]):
-            self._index += 1
-            if not self._run():
-                self._enter(UNIT[self.state][Occurs.DONE], now)
-            return self._flush()
-        return self.broken(result, now)
+        """Hear of the end of a command.
+
+        Args:
+            result: ``success``, or why it is none: ``exit-code``, ``signal``, ``core-dump``; or
+                `RESOURCES`, it could not be run.
+            now: The time.
+        """
+        command, self.control = self._command, False
+        if self.state in _IS_OVER:
+            return ()
+        flags = self.rules.commands.get(command.directive, ())
+        if result != RESOURCES and command.index < len(flags) and flags[command.index]:
+            result = SUCCESS
+        self._note(result)
+        if self.state not in UNIT_COMMANDS:
+            return self._occurs(_O.ENDED, now)
+        if result != SUCCESS:
+            return self._occurs(_O.UNDONE, now)
+        if not self._has_commands(self.state, command.index + 1):
+            return self._occurs(_O.DONE, now)
+        self._run(command.index + 1, now)
+        return self._flush()
 
     def allows(self, now: float) -> bool:
         """Whether one more trigger, which is counted, is within the limit."""
@@ -139,34 +176,30 @@ class UnitLife:
 
     def limit_hit(self, now: float) -> Sequence[Act]:
         """Hear that it was triggered too often."""
-        if self.rules.recovers is not None and self.state is Unit.LISTENING:
-            self._enter(Unit.LIMITED, now)
-            return self._flush()
-        self._note(LIMIT_HIT)
-        return self._occurs(Occurs.LIMIT, now)
+        if self.rules.recovers is not None:
+            return self._occurs(_O.TIRED, now)
+        return self._fails(LIMIT_HIT, _O.LIMIT, now)
 
     def has_triggered(self, now: float) -> Sequence[Act]:
         """Hear that its service was started for it."""
         self.triggered += 1
-        return self._occurs(Occurs.TRIGGERED, now)
+        return self._occurs(_O.TRIGGERED, now)
 
     def deferred(self, now: float) -> Sequence[Act]:
         """Hear that its service has to wait."""
-        return self._occurs(Occurs.DEFERRED, now)
+        return self._occurs(_O.DEFERRED, now)
 
     def refused(self, result: str, now: float) -> Sequence[Act]:
         """Hear that its service cannot be started, or has been started too often."""
-        if Occurs.REFUSED in UNIT[self.state]:
-            self._note(result)
-        return self._occurs(Occurs.REFUSED, now)
+        return self._fails(result, _O.REFUSED, now)
 
     def active(self, now: float) -> Sequence[Act]:
         """Hear that its service runs."""
-        return () if self.rules.accepts else self._occurs(Occurs.ACTIVE, now)
+        return () if self.rules.accepts else self._occurs(_O.ACTIVE, now)
 
     def inactive(self, now: float) -> Sequence[Act]:
         """Hear that its service has stopped."""
-        return self._occurs(Occurs.INACTIVE, now)
+        return self._occurs(_O.INACTIVE, now)
 
     def deadline(self) -> float | None:
         """Return when `expire` wants to be called; None for never."""
@@ -177,10 +210,10 @@ class UnitLife:
         if self._until is None or self._until > now:
             return ()
         self._until = None
-        if self.state is Unit.LIMITED:
+        if self.state is _U.LIMITED:
             self._limit = RateLimit(*self.rules.trigger)
-            return self._occurs(Occurs.RECOVERED, now)
-        return self.broken("timeout", now)
+            return self._occurs(_O.LATE, now)
+        return self._fails(TIMEOUT, _O.LATE, now)
 
     # --- how it moves -----------------------------------------------------------------------------
 
@@ -192,43 +225,58 @@ class UnitLife:
         acts, self._acts = self._acts, []
         return acts
 
+    def _fails(self, result: str, event: Occurs, now: float) -> Sequence[Act]:
+        if event in UNIT[self.state]:
+            self._note(result)
+        return self._occurs(event, now)
+
     def _occurs(self, event: Occurs, now: float) -> Sequence[Act]:
         target = UNIT[self.state].get(event)
         if target is not None:
             self._enter(target, now)
         return self._flush()
 
-    def _run(self) -> bool:
-        directive = UNIT_COMMANDS[self.state]
-        if self._index >= len(self.rules.commands.get(directive, ())):
-            return False
-        self._acts.append(Run(directive, self._index))
-        return True
+    def _has_commands(self, state: Unit, done: int = 0) -> bool:
+        return len(self.rules.commands.get(UNIT_COMMANDS[state], ())) > done
+
+    def _run(self, index: int, now: float) -> None:
+        """Run a command of this state; each has the whole time."""
+        self._command = Run(UNIT_COMMANDS[self.state], index)
+        self.control = True
+        self._acts.append(self._command)
+        self._arm(self.rules.timeout, now)
 
     def _enter(self, state: Unit, now: float) -> None:
-        if state is Unit.DEAD and self.result != SUCCESS:
-            state = Unit.FAILED
-        if state is Unit.START_PRE:
+        if state is _U.START_PRE:
             self.result, self._limit = SUCCESS, RateLimit(*self.rules.trigger)
-        self.state, self._index = state, 0
-        self._time(now)
+        was_open, closes = self.is_open, False
+        while True:
+            closes = closes or (state not in IS_OPEN and (was_open or state is _U.STOP_POST))
+            if state not in UNIT_COMMANDS or self._has_commands(state):
+                break
+            state = UNIT[state][_O.DONE]
+        if state is _U.DEAD and self.result != SUCCESS:
+            state = _U.FAILED
+        self.state = state
         self._acts.append(Entered(state))
-        if state is Unit.START_OPEN:
-            self._acts.append(Open())
-        elif state is Unit.STOP_POST:
+        self._arm(self._limit_of(state), now)
+        if closes:
             self._acts.append(Close())
-        elif state is Unit.LISTENING and self.rules.flushes and not self.rules.accepts:
+        if state is _U.START_OPEN:
+            self._acts.append(Open())
+        elif state is _U.LISTENING and self.rules.flushes and not self.rules.accepts:
             self._acts.append(Flush())
-        if state in UNIT_COMMANDS and not self._run():
-            self._enter(UNIT[state][Occurs.DONE], now)
+        elif state in _SIGNALS:
+            self._acts.append(Kill(_SIGNALS[state]))
+        elif state in UNIT_COMMANDS:
+            self._run(0, now)
 
-    def _time(self, now: float) -> None:
-        if self.state is Unit.LIMITED:
-            limit = self.rules.recovers
-        elif self.state is Unit.DEFERRED:
-            limit = self.rules.patience
-        elif self.state in UNIT_COMMANDS:
-            limit = self.rules.timeout
-        else:
-            limit = None
+    def _limit_of(self, state: Unit) -> float | None:
+        if state is _U.LIMITED:
+            return self.rules.recovers
+        if state is _U.DEFERRED:
+            return self.rules.patience
+        return self.rules.timeout if state in _SIGNALS else None
+
+    def _arm(self, limit: float | None, now: float) -> None:
         self._until = None if limit is None else now + limit

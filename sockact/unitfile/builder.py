@@ -92,7 +92,7 @@ class Builder:
             else:
                 self.warn(item.value_origin, f"{message}; this line is ignored")
             return
-        if row.value is Value.USER and value == "nobody":
+        if row.value is Value.USER and "User" in row.name and value == "nobody":
             message = "nobody is whom programs without rights run as; any of them could use it"
             self.warn(item.value_origin, f"{row.name}=: {message}")
         if value == "" and row.resets:

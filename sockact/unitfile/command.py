@@ -18,6 +18,7 @@ from sockact.unitfile.values import (
     BLANKS,
     RefusedError,
     next_word,
+    quote_escaped,
     simplify_path,
     words,
 )
@@ -82,24 +83,9 @@ class Command(AsValue):
         first, *rest = (
             self.argv[1:] or ("",) if self.shell else (self.path, *self.argv[not named :])
         )
-        return " ".join([_quote(marks + first, ";"), *(_quote(word) for word in rest)])
-
-
-_PLAIN = r"[^\s\"'\\\x00-\x1f\x7f\ud800-\udfff]+"
-_ESCAPED = r"[\"\\\x00-\x1f\x7f\ud800-\udfff]"
-
-
-def _quote(word: str, semicolon: str = "\\;") -> str:
-    if word == ";":
-        return semicolon
-    if re.fullmatch(_PLAIN, word):
-        return word
-
-    def escape(match: re.Match[str]) -> str:
-        char = match[0]
-        return f"\\{char}" if char in '"\\' else f"\\x{ord(char) & 0xFF:02x}"
-
-    return f'"{re.sub(_ESCAPED, escape, word)}"'
+        found = [quote_escaped(marks + first)]
+        found += ["\\;" if word == ";" else quote_escaped(word) for word in rest]
+        return " ".join(found)
 
 
 def _expanded(word: str, environ: Mapping[str, str]) -> list[str]:

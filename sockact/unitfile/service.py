@@ -50,7 +50,7 @@ class _Builder(Builder):
             self.set(item, row)
 
     def _foreign(self, item: Assignment, row: Directive[object] | None) -> None:
-        from sockact.unitfile.foreign_service import service_key  # noqa: PLC0415 - only where one stands
+        from sockact.unitfile.foreign_service import service_key  # noqa: PLC0415 - where one is
 
         if (item.section, item.key) in self._told:
             return
@@ -108,9 +108,9 @@ class _Builder(Builder):
                 if row.specifiers:
                     word = expand(word, self.surroundings.resolve)
                 found.append(reader(word))
-            except values.RefusedError:
-                raise
             except ValueError as error:
+                if row.value is Value.GROUPS:
+                    raise values.RefusedError(str(error)) from None
                 self.warn(item.value_origin, f"{row.name}=: {error}; ignored")
         return frozenset(found) if row.value is Value.STATUSES else tuple(found)
 
@@ -125,7 +125,8 @@ class _Builder(Builder):
         if isinstance(value, frozenset):
             if old:
                 value |= old.value  # type: ignore[operator]
-            self.settings[row.name] = Setting(value, item.origin)
+            if value:
+                self.settings[row.name] = Setting(value, item.origin)
         elif row.value is Value.LIMIT:
             self.settings[row.name] = Setting(value, item.origin)
         elif row.value is Value.ENVIRONMENT:

@@ -13,7 +13,6 @@ from sockact.unitfile.signals import signal_name, signal_number
 from sockact.unitfile.values import (
     BLANKS,
     READERS,
-    RefusedError,
     absolute_path,
     boolean,
     fd_name,
@@ -21,9 +20,11 @@ from sockact.unitfile.values import (
     is_text,
     is_variable,
     next_word,
-    quote_word,
+    quote_escaped,
     size,
     span,
+    unescape,
+    write,
 )
 
 _U64_MAX = 2**64 - 1
@@ -107,13 +108,6 @@ def _name_or_assignment(word: str) -> str:
     if not is_variable(word):
         _assignment(word)
     return word
-
-
-def _group(word: str) -> str:
-    try:
-        return str(READERS[Value.USER](word))
-    except ValueError as error:
-        raise RefusedError(str(error)) from None
 
 
 _UNIT_TYPES = "service|socket|device|mount|automount|swap|target|path|timer|slice|scope"
@@ -228,22 +222,24 @@ def _output(text: str) -> Stdio:
     return _stream(text, ("inherit", "null", "socket"), ("file", "append", "truncate"))
 
 
+_OPTIONS = ("read-only", "append", "truncate", "graceful")
+
+
 def _open_file(text: str) -> OpenFileSpec:
-    wrong = f"{text[:80]!r} is not PATH[:NAME[:OPTION,...]]"
-    fields = re.split(r":", text)
-    if len(fields) > 3 or not fields[0]:
-        raise ValueError(wrong)
-    step = next_word(fields[0].replace(" ", "\\s").replace("\t", "\\t"), 0, escapes=True)
-    path = absolute_path(step[0] if step else "")
-    name = fd_name(fields[1] if len(fields) > 1 and fields[1] else path.rpartition("/")[2])
-    options = [word for word in fields[2].split(",") if word] if len(fields) > 2 else []
-    known = {"read-only", "append", "truncate", "graceful"}
-    if not set(options) <= known or len(set(options)) < len(options):
-        raise ValueError(f"{fields[2][:80]!r}: options are {', '.join(sorted(known))}, each once")
-    modes = [word for word in options if word != "graceful"]
+    fields = [unescape(field) for field in text.split(":")]
+    if len(fields) > 3 or not fields[0].startswith("/") or len(fields[0]) >= 4096:
+        raise ValueError(f"{text[:80]!r} is not {Value.OPEN_FILE.value}, with an absolute path")
+    path, name, options = (*fields, "", "")[:3]
+    name = fd_name(name or path.rstrip("/").rpartition("/")[2])
+    said = [word for word in options.split(",") if word]
+    if not name:
+        raise ValueError("the root directory is no file")
+    if not set(said) <= set(_OPTIONS) or len(set(said)) < len(said):
+        raise ValueError(f"{options[:80]!r}: options are {', '.join(_OPTIONS)}, each once")
+    modes = [word for word in said if word != "graceful"]
     if len(modes) > 1:
         raise ValueError(f"{' and '.join(modes)} exclude each other")
-    return OpenFileSpec(path, name, modes[0] if modes else "", "graceful" in options)
+    return OpenFileSpec(path, name, modes[0] if modes else "", "graceful" in said)
 
 
 # --- ours -----------------------------------------------------------------------------------------
@@ -297,7 +293,7 @@ WORD_READERS: dict[Value, tuple[NextWord, Callable[[str], object]]] = {
     Value.ENVIRONMENT: (_escaped_word, _assignment),
     Value.NAMES: (_quoted_word, _name),
     Value.UNSET: (_escaped_word, _name_or_assignment),
-    Value.GROUPS: (_plain_word, _group),
+    Value.GROUPS: (_plain_word, READERS[Value.USER]),
     Value.SOCKETS: (_plain_word, _socket),
     Value.UNITS: (_plain_word, _unit),
 }
@@ -312,7 +308,7 @@ def write_status(status: ExitStatus) -> str:
 
 def _write_environment(item: object) -> str:
     assert isinstance(item, tuple)
-    return quote_word("=".join(item))
+    return quote_escaped("=".join(item))
 
 
 def _write_limit(item: object) -> str:
@@ -321,10 +317,17 @@ def _write_limit(item: object) -> str:
     return soft if soft == hard else f"{soft}:{hard}"
 
 
-SERVICE_WRITERS: dict[Value, Callable[[object], str]] = {
+_WRITERS: dict[Value, Callable[[object], str]] = {
     Value.STATUSES: write_status,  # type: ignore[dict-item]
     Value.ENVIRONMENT: _write_environment,
+    Value.UNSET: lambda item: quote_escaped(str(item)),
     Value.LIMIT: _write_limit,
     Value.SIGNAL: signal_name,  # type: ignore[dict-item]
+    Value.OUTPUT: lambda item: "(that of sockact)" if item == Stdio("parent") else str(item),
 }
-"""How an element is written where ``str()`` does not do; see `sockact.unitfile.values.write`."""
+
+
+def write_value(value: Value, item: object) -> str:
+    """Write one value of a service unit, as `sockact.unitfile.values.write` does for sockets."""
+    writer = _WRITERS.get(value)
+    return writer(item) if writer else write(value, item)

@@ -326,6 +326,22 @@ def _unescape(text: str, position: int) -> tuple[str, int]:
     raise ValueError(f"unknown escape \\{letter}")
 
 
+def unescape(text: str) -> str:
+    """Replace the C escapes in a text without quotes.
+
+    Raises:
+        ValueError: One is unknown or cut off.
+    """
+    piece: list[str] = []
+    position = 0
+    while position < len(text):
+        char, position = text[position], position + 1
+        if char == "\\":
+            char, position = _unescape(text, position)
+        piece.append(char)
+    return "".join(piece)
+
+
 def words(text: str, *, escapes: bool, relaxed: bool = False) -> list[str]:
     """Split a value into words at blanks, with quotes.
 
@@ -400,6 +416,22 @@ def _behind_backslash(
 def quote_word(word: str) -> str:
     """Write `word` so that `words` without escapes reads it back as one word."""
     return re.sub(r"([ \t\n\r\"'\\])", r"\\\1", word) if word else '""'
+
+
+_PLAIN = r"[^\s\"'\\\x00-\x1f\x7f\ud800-\udfff]+"
+_ESCAPED = r"[\"\\\x00-\x1f\x7f\ud800-\udfff]"
+
+
+def quote_escaped(word: str) -> str:
+    """Write `word` so that `words` with escapes reads it back as one word."""
+    if re.fullmatch(_PLAIN, word):
+        return word
+
+    def escape(match: re.Match[str]) -> str:
+        char = match[0]
+        return f"\\{char}" if char in '"\\' else f"\\x{ord(char) & 0xFF:02x}"
+
+    return f'"{re.sub(_ESCAPED, escape, word)}"'
 
 
 _SLASHES = r"/(?:\.?/)+"

@@ -108,17 +108,42 @@ def _xinetd(tools: Tools, port: int, child: list[str]) -> Command:
     return ["xinetd", "-dontfork", "-stayalive", "-f", str(config), "-pidfile", f"{config}.pid"]
 
 
-def _sockact(*options: str) -> Callable[[Tools, int, list[str]], Command]:
+def _launcher() -> list[str]:
     script = Path(sys.executable).with_name("sockact")
-    launcher = [str(script)] if script.exists() else list(SOCKACT)
+    return [str(script)] if script.exists() else list(SOCKACT)
+
+
+def _exec(*options: str) -> Callable[[Tools, int, list[str]], Command]:
     return lambda _tools, port, child: [
-        *launcher, "exec", "--accept", *options, "--listen", f"tcp:127.0.0.1:{port}", "--", *child
+        *_launcher(), "exec", "--accept", *options, "--listen", f"tcp:127.0.0.1:{port}", "--", *child
     ]  # fmt: skip
 
 
+def _run(settings: str = "") -> Callable[[Tools, int, list[str]], Command]:
+    """Return what makes the command for units; those of systemd's limits that are hit are lifted."""
+
+    def command(tools: Tools, port: int, child: list[str]) -> Command:
+        unit = tools.directory / f"bench-{port}.socket"
+        unit.write_text(
+            f"[Socket]\nListenStream=127.0.0.1:{port}\nAccept=yes\nMaxConnections=1000\n"
+            "TriggerLimitIntervalSec=0\nPollLimitIntervalSec=0\n",
+            encoding="ascii",
+        )
+        service = tools.directory / f"bench-{port}@.service"
+        text = f"[Service]\n{settings}ExecStart={' '.join(child)}\n"
+        service.write_text(text, encoding="ascii")
+        return [*_launcher(), "run", str(unit)]
+
+    return command
+
+
 PEERS = {
-    "sockact exec --accept": Peer("", 3, _sockact(), ours=True, peer=False),
-    "sockact exec --accept --inetd": Peer("", 1, _sockact("--inetd"), ours=True, peer=False),
+    "sockact exec --accept": Peer("", 3, _exec(), ours=True, peer=False),
+    "sockact exec --accept --inetd": Peer("", 1, _exec("--inetd"), ours=True, peer=False),
+    "sockact run": Peer("", 3, _run(), ours=True, peer=False),
+    "sockact run + StandardInput=socket": Peer(
+        "", 1, _run("StandardInput=socket\n"), ours=True, peer=False
+    ),
     "systemd-socket-activate -a": Peer(
         "systemd-socket-activate", 3,
         lambda _, port, child: ["systemd-socket-activate", "-a", "-l", f"127.0.0.1:{port}", *child],

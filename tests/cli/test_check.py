@@ -87,7 +87,7 @@ def test_directory(tmp_path: Path) -> None:
     [
         ((), 2, "no units"),
         (("./none.socket",), 66, "no such socket unit"),
-        (("/proc/self/fdinfo",), 66, "no .socket file in this directory"),
+        (("/proc/self/fdinfo",), 66, "no .socket or .service file in this directory"),
         (("--systemd", "new", "x.socket"), 2, "--systemd"),
         (("--explain", "Baklog"), 2, "did you mean Backlog?"),
         (("--explain", "Backlog", "x.socket"), 2, "takes no units"),
@@ -176,3 +176,68 @@ def test_a_huge_file_is_refused(tmp_path: Path) -> None:
     done = run("check", str(path))
     assert (done.returncode, done.stderr.count("\n")) == (66, 1)
     assert "over 4194304 bytes" in done.stderr
+
+
+SERVICE = """\
+[Unit]
+After=network.target
+[Service]
+ExecStart=/bin/web $A 100%%
+ProtectSystem=strict
+ProtectSystem=full
+Restrat=always
+OpenFile=/etc/passwd
+Environment="A=b c" B=d
+"""
+
+
+def test_service_findings(tmp_path: Path) -> None:
+    """What nobody honours in a service unit is told, once for each key."""
+    path = _unit(tmp_path, SERVICE, "w.service")
+    done = run("check", "--systemd", "252", str(tmp_path))
+    assert (done.returncode, done.stderr) == (1, "")
+    found = [line.removeprefix(path).split(": ", 2)[:2] for line in done.stdout.splitlines()]
+    assert found == [
+        [":2:1", "warning"], [":5:1", "warning"], [":7:1", "warning"], [":8:1", "warning"],
+    ]  # fmt: skip
+    assert "did you mean Restart=?" in done.stdout
+    assert "OpenFile= is new in systemd 253" in done.stdout
+    refused = run("check", _unit(tmp_path, "[Service]\nType=forking\nExecStart=a\n", "f.service"))
+    assert refused.returncode == 78
+    assert "f.service:2:1: error: Type=forking is not run here" in refused.stdout
+
+
+def test_a_socket_is_checked_without_its_service(tmp_path: Path) -> None:
+    """A socket unit is looked at by itself."""
+    _unit(tmp_path, "[Service\n", "w.service")
+    assert run("check", _unit(tmp_path, "[Socket]\nListenStream=1\n")).returncode == 0
+
+
+def test_explain_service() -> None:
+    """Directives of service units are explained, too; of both kinds both."""
+    done = run("check", "--explain", "TimeoutAbortSec")
+    assert "  default:      as TimeoutStopSec=\n" in done.stdout
+    both = run("check", "--explain", "ExecStartPre").stdout
+    assert both.count("ExecStartPre=\n") == 2
+    known = json.loads(run("check", "--json", "--explain", "ExecStartPre").stdout)
+    assert known["name"] == "ExecStartPre"
+    assert known["in service units"]["section"] == "[Service]"
+    assert run("check", "--explain", "NonBlocking").stdout.count("NonBlocking=\n") == 1
+
+
+def test_show_service(tmp_path: Path) -> None:
+    """A service unit is shown like a socket unit."""
+    path = _unit(tmp_path, SERVICE, "w.service")
+    done = run("show", path)
+    rows = [line.split(maxsplit=1)[1].split("  ")[0] for line in done.stdout.splitlines()]
+    assert rows == [
+        "SETTING", "ExecStart=/bin/web $A 100%", "OpenFile=/etc/passwd:passwd",
+        'Environment="A=b c"', "Environment=B=d",
+    ]  # fmt: skip
+    assert done.stderr.count("\n") == 3
+    data = json.loads(run("show", "--json", "--all", path).stdout)[0]
+    by_name = {one["name"]: one for one in data["settings"]}
+    assert by_name["Type"] == {"name": "Type", "value": "simple", "from": None}
+    assert by_name["StandardOutput"]["value"] == "(that of sockact)"
+    assert by_name["User"]["value"] == "(as sockact)"
+    assert by_name["OpenFile"]["from"] == {"path": path, "line": 8, "column": 1}

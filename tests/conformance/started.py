@@ -23,6 +23,7 @@ STARTED: dict[str, str] = {
     "bad-file": "EnvironmentFile=FILES/latin1\nExecStart=PROBE\n",
     "bad-file-optional": "EnvironmentFile=-FILES/latin1\nEnvironment=A=1\nExecStart=PROBE\n",
     "nul-file": "EnvironmentFile=FILES/nul\nExecStart=PROBE\n",
+    "cut-off": "EnvironmentFile=FILES/quotes\nExecStart=PROBE\n",
     "umask": "UMask=027\nExecStart=PROBE\n",
     "limits": "LimitNOFILE=100:200\nLimitCORE=0\nLimitCPU=90s\nExecStart=PROBE\n",
     "directory": "WorkingDirectory=FILES/\nWorkingDirectory=-/nowhere\nExecStart=PROBE\n",

@@ -213,6 +213,7 @@ _FIELDS: dict[str, dict[str, object]] = {
     "fds": {"first": 0, "count": 1},
     "ack": {"count": 1},
     "listing": {"entries": _SOME},
+    "answer": {"text": "{}"},
 }
 
 
@@ -330,6 +331,31 @@ def _reads_nothing(path: str) -> Held:
             for _ in range(200):
                 sock.send(b"nonsense", socket.MSG_DONTWAIT)
         held.append(sock)
+    return held
+
+
+@case
+def _commands_without_end(path: str) -> Held:
+    commands = ("never", "big", "fail", "never")
+    return [_asked(path, Op.CONTROL, command=commands[i % 4]).sock for i in range(48)]
+
+
+@case
+def _deep_arguments(path: str) -> Held:
+    deep = b'{"type":"request","op":"control","arguments":' + b'{"a":' * 9_000
+    return _raw(path, encode(Hello(1, VERSION)), _frame(deep + b"1" + b"}" * 9_001))
+
+
+@case
+def _stored_without_end(path: str) -> Held:
+    held = []
+    for _ in range(30):
+        wire = _asked(path, Op.PUT, names=("web.service",), role="fdstore")
+        with contextlib.suppress(OSError, EOFError):
+            wire.say(Offer(2, Manifest([Entry("", "n", role="fdstore")] * 2)))
+            wire.hear()
+            wire.say(Fds(0, 1), [0])
+        held.append(wire.sock)
     return held
 
 
@@ -479,7 +505,13 @@ class Arena:
         actor.do(
             "import attrs; from sockact.rendezvous.policy import Rule\n"
             "t._tenure._place.open_to_others(); sets = t._tenure.estate.sets\n"
-            f"sets['web'] = attrs.evolve(sets['web'], rule=Rule(({ANOTHER_UID},)))"
+            f"sets['web'] = attrs.evolve(sets['web'], rule=Rule(({ANOTHER_UID},)))\n"
+            "from sockact.rendezvous.arrive import close_parked\n"
+            "t._tenure.on_stored = close_parked\n"
+            "def obey(who, command, arguments, answer):\n"
+            "    if command == 'big': answer({'x': 'y' * 100_000})\n"
+            "    if command == 'fail': raise LookupError(command)\n"
+            "t._tenure.commands = obey"
         )
 
 

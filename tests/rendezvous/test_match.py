@@ -75,3 +75,24 @@ def test_each_is_found_once() -> None:
     listeners = [_listener("n=unix:/a")] * 3
     assert pair(listeners, entries, 6) == ([1, 3, None], [2, 4])
     assert pair([], entries, 6) == ([], [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize(("text", "entry", "expected"), [case for case in IS if case[2]])
+def test_one_of_another_name_is_found_if_that_is_asked_for(
+    text: str, entry: tuple[str, str, str], *, expected: bool
+) -> None:
+    """Kind and address decide then; a port that the kernel chooses is no address."""
+    entries = [_entry("Stream", "AF_UNIX", "/other"), _entry(*entry, name="other")]
+    assert pair([_listener(text)], entries, 6) == ([None], [0, 1])
+    found = pair([_listener(text)], entries, 6, renamed=True)
+    assert found == (([None], [0, 1]) if text.endswith(":0") else ([1], [0]))
+    assert expected
+
+
+def test_a_name_that_is_right_comes_first() -> None:
+    """What has the name is not given to a listener of another one."""
+    entries = [_entry("Stream", "AF_UNIX", "/a", name=name) for name in ("x", "m", "n")]
+    listeners = [_listener("z=unix:/a"), _listener("n=unix:/a"), _listener("q=unix:/a")]
+    assert pair(listeners, entries, 6, renamed=True) == ([0, 2, 1], [])
+    assert pair([_listener("n=netlink:route 1")], [_entry("Netlink", "AF_NETLINK", "0 1", "m")], 6,
+                renamed=True) == ([0], [])  # fmt: skip

@@ -1,12 +1,14 @@
 """A server for `tests.load`, one generation of it, with its drain or as it is: KIND [LOOP].
 
-KIND is ``uvicorn``, ``aiohttp`` or ``asyncio``, and with ``plain-`` before that the same as a
-program has it that knows nothing of sockact. LOOP is ``asyncio`` or ``uvloop``. It takes the sockets
-it is activated with. Each answer has the server id $GENERATION.
+KIND is ``uvicorn``, ``aiohttp`` or ``asyncio``; with ``plain-`` before it is what a program has that
+knows nothing of the drain. LOOP is ``asyncio`` or ``uvloop``. It takes the sockets that it is
+activated with, and answers with the server id $GENERATION. A query ``wait=SECONDS`` has a request
+take so long; $DRAIN_DELAY is that of the drain.
 """
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -18,6 +20,14 @@ import sockact
 
 Message = MutableMapping[str, Any]
 SERVER_ID = os.environ.get("GENERATION", str(os.getpid()))
+
+
+DRAIN_DELAY = float(os.environ.get("DRAIN_DELAY", "0.5"))
+
+
+def seconds(query: str) -> float:
+    """Return how long a request is to take."""
+    return float(urllib.parse.parse_qs(query).get("wait", ["0"])[0])
 
 
 def line(query: str) -> bytes:
@@ -36,7 +46,9 @@ async def asgi_app(
             await send({"type": "lifespan.startup.complete"})
         await send({"type": "lifespan.shutdown.complete"})
         return
-    body = line(scope["query_string"].decode())
+    query = scope["query_string"].decode()
+    await asyncio.sleep(seconds(query))
+    body = line(query)
     headers = [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
@@ -71,14 +83,28 @@ def uvicorn(loop: str) -> None:
     """Serve with uvicorn, and drain."""
     from sockact.servers import uvicorn as drained
 
-    drained.run(asgi_app, loop=loop, log_level="warning")
+    drained.run(asgi_app, loop=loop, log_level="warning", drain_delay=DRAIN_DELAY)
 
 
 def aiohttp(loop: str) -> None:
     """Serve with aiohttp, and drain."""
     from sockact.servers import aiohttp as drained
 
-    drained.run_app(aiohttp_app(), loop=new_loop(loop), print=None, access_log=None)
+    drained.run_app(
+        aiohttp_app(),
+        loop=new_loop(loop),
+        print=None,
+        access_log=None,
+        drain_delay=DRAIN_DELAY,
+    )
+
+
+def aiohttp_by_itself(place: str, port: str = "") -> None:
+    """Serve with aiohttp where it was not activated: at a host and port, or at a path."""
+    from sockact.servers import aiohttp as drained
+
+    where: dict[str, Any] = {"host": place, "port": int(port)} if port else {"path": place}
+    drained.run_app(aiohttp_app(), **where, print=functools.partial(print, flush=True))
 
 
 def plain_aiohttp(loop: str) -> None:
@@ -94,6 +120,7 @@ def aiohttp_app() -> Any:
     from aiohttp import web
 
     async def get(request: web.Request) -> web.Response:
+        await asyncio.sleep(seconds(request.query_string))
         return web.Response(body=line(request.query_string))
 
     app = web.Application()
@@ -106,7 +133,7 @@ def streams(loop: str) -> None:
     from sockact.servers import asyncio as drained
 
     with asyncio.Runner(loop_factory=lambda: new_loop(loop)) as runner:
-        runner.run(drained.serve(answer, sockact.listen_fds()))
+        runner.run(drained.serve(answer, sockact.listen_fds(), drain_delay=DRAIN_DELAY))
 
 
 def plain_streams(loop: str) -> None:
@@ -136,10 +163,11 @@ def plain_streams(loop: str) -> None:
         runner.run(main())
 
 
-KINDS = {
+KINDS: dict[str, Callable[..., None]] = {
     "uvicorn": uvicorn,
     "aiohttp": aiohttp,
     "asyncio": streams,
+    "aiohttp-by-itself": aiohttp_by_itself,
     "plain-aiohttp": plain_aiohttp,
     "plain-asyncio": plain_streams,
 }

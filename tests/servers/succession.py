@@ -87,6 +87,12 @@ class Succession:
         stop: The signal that ends one.
         is_ready: Called with the number of a generation; returns when it serves. By default it is
             awaited that it says READY=1.
+        variables: More of their environment.
+
+    Attributes:
+        generations: All, in order.
+        heard: What they have said to the service manager, as far as it was listened to.
+        log: Where their output is.
     """
 
     def __init__(
@@ -96,11 +102,12 @@ class Succession:
         directory: Path,
         stop: signal.Signals = signal.SIGTERM,
         is_ready: Callable[[int], None] | None = None,
+        **variables: str,
     ) -> None:
         self._listener = listener
         self._command = command
         self.log = directory / "log"
-        self._address = str(directory / "notify")
+        self._variables = variables | {"NOTIFY_SOCKET": str(directory / "notify")}
         self._stop = stop
         self._is_ready = is_ready or self._hear_ready
         self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -111,7 +118,7 @@ class Succession:
     def __enter__(self) -> Self:
         """Start the first generation, and wait until it is ready."""
         try:
-            self._manager.bind(self._address)
+            self._manager.bind(self._variables["NOTIFY_SOCKET"])
             self._start()
         except BaseException:
             self._end()
@@ -128,13 +135,8 @@ class Succession:
 
     def _start(self) -> None:
         number = len(self.generations) + 1
-        new = Generation(
-            number,
-            self._listener,
-            self._command(number),
-            self.log,
-            NOTIFY_SOCKET=self._address,
-        )
+        words = self._command(number)
+        new = Generation(number, self._listener, words, self.log, **self._variables)
         self.generations.append(new)
         try:
             self._is_ready(number)
@@ -162,6 +164,10 @@ class Succession:
         """
         self._start()
         self.generations[-2].signal(self._stop)
+
+    def stop(self) -> None:
+        """Tell the last generation to stop."""
+        self.generations[-1].signal(self._stop)
 
     def statuses(self) -> list[int]:
         """Wait for the end of all generations but the last; return their exit statuses."""

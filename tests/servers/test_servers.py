@@ -69,6 +69,14 @@ SERVERS = {
     "uvicorn in a program": Server(
         [PYTHON, str(EXAMPLES / "asgi_app.py")], r"Hello from uvicorn in process {pid}", status=-15
     ),
+    "uvicorn with its drain": Server(
+        [PYTHON, str(EXAMPLES / "uvicorn_drain.py")], r"Hello from process {pid}", status=-15
+    ),
+    "uvicorn with its drain, by its command": Server(
+        [PYTHON, "-m", "sockact.servers.uvicorn", "--app-dir", str(EXAMPLES), "asgi_app:app"],
+        r"Hello from uvicorn in process {pid}",
+        status=-15,
+    ),
     "werkzeug": Server(
         [PYTHON, str(EXAMPLES / "flask_app.py")],
         r"Hello from Flask in process {pid}",

@@ -1,5 +1,7 @@
-"""From the command line of ``sockact run`` to what a supervisor runs."""
+"""From a command line to a supervisor at work."""
 
+import gc
+import logging
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -10,15 +12,55 @@ import click
 from sockact import directives
 from sockact import service_directives as d
 from sockact.activation.program import find_program
-from sockact.cli import definitions, output, program, rendezvous
+from sockact.cli import definitions, exits, output, program, rendezvous
+from sockact.cli.logs import logging_to
 from sockact.spec import Origin, ServiceSpec, Setting, SocketSpec
 from sockact.supervise.definitions import Definitions
 from sockact.supervise.gather import Search, command_service, for_command, for_units
 from sockact.supervise.prepare import base_environ
-from sockact.supervise.run import Settings
+from sockact.supervise.run import Settings, Supervisor
 from sockact.supervise.where import own_path
 from sockact.unitfile.readiness import parse_readiness
 from sockact.unitfile.service import override, read_setting
+
+_DEFAULTS: Mapping[str, Any] = {
+    "path": None,
+    "source": None,
+    "timeout": 30.0,
+    "owners": (),
+    "lazy": None,
+    "ready": None,
+    "patience": 90.0,
+    "drain": 0.0,
+    "accept": False,
+    "instances": 1,
+    "restart": None,
+    "service_properties": (),
+    "log_format": "auto",
+    "verbose": False,
+    "own_path": True,
+}
+
+
+def serve(chosen: definitions.Definitions, runs: program.Program, **given: Any) -> None:
+    """Run a supervisor until its end; end with its status.
+
+    Args:
+        chosen: What to open.
+        runs: The command, if there is one.
+        given: The options of ``sockact run``; those that are left out have their defaults.
+    """
+    given = {**_DEFAULTS, **given}
+    gc.enable()  # a launcher lives without a collector, but a supervisor lives for years
+    gathering = Gathering(chosen, runs, given)
+    gathering.load()  # every fault of the command line first
+    level = logging.DEBUG if given["verbose"] else logging.INFO
+    with logging_to(given["log_format"], level=level) as handler:
+        supervisor = Supervisor(gathering.load, gathering.settings(), output.warn)
+        handler.attach(supervisor.reactor)
+        status = supervisor.run()
+    if status != exits.OK:
+        click.get_current_context().exit(status)
 
 
 class Gathering:
@@ -68,7 +110,7 @@ class Gathering:
         given = self._given
         clean = self._runs.clean_env
         return Settings(
-            path=given["path"] or own_path(os.environ),
+            path=given["path"] or (own_path(os.environ) if given["own_path"] else None),
             shared=given["path"] is not None,
             source=given["source"],
             timeout=given["timeout"],
@@ -88,10 +130,8 @@ class Gathering:
             LaunchError: There is no such program.
         """
         found = self._command() if self._runs.command else self._units()
-        return attrs.evolve(
-            found,
-            services={name: self._changed(spec) for name, spec in found.services.items()},
-        )
+        services = {name: self._changed(spec) for name, spec in found.services.items()}
+        return attrs.evolve(found, services=services).multiplied()
 
     def _changed(self, spec: ServiceSpec) -> ServiceSpec:
         return override(spec, self._changes) if self._changes else spec

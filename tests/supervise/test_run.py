@@ -1,0 +1,209 @@
+"""``sockact run`` with real processes and real sockets."""
+
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import SECONDS, free_port, get
+from tests.supervise.supervisors import server, supervisor
+
+
+def _address() -> tuple[str, int]:
+    return "127.0.0.1", free_port()
+
+
+def _listen(address: tuple[str, int]) -> list[str]:
+    return ["--listen", f"web=tcp:{address[0]}:{address[1]}"]
+
+
+def _pid(address: tuple[str, int]) -> int:
+    return int(get(address, "/pid")[1])
+
+
+SERVICE = "server.service"
+
+
+def _python(*arguments: str) -> list[str]:
+    """Return a command that is called server."""
+    return ["--", *server(*arguments)]
+
+
+NAME = os.path.basename(server()[0]) + ".service"
+
+
+class TestCommand:
+    def test_serves(self, short_dir: Path) -> None:
+        """A command is started at once, with the sockets, and ends with the supervisor."""
+        address = _address()
+        with supervisor(short_dir, *_listen(address), *_python()) as run:
+            pid = _pid(address)
+            environ = json.loads(get(address, "/environ")[1])
+            assert environ["LISTEN_FDS"] == "1"
+            assert environ["LISTEN_FDNAMES"] == "web"
+            assert environ["LISTEN_PID"] == str(pid)
+            assert run.pids(NAME) == [pid]
+            assert run.end() == 0
+            assert not os.path.exists(f"/proc/{pid}")
+            assert not run.path.exists()
+
+    def test_is_started_on_demand(self, short_dir: Path) -> None:
+        """With --lazy it is started by the first connection."""
+        address = _address()
+        with supervisor(short_dir, "--lazy", *_listen(address), *_python()) as run:
+            assert run.service(NAME)["state"] == "dead"
+            assert _pid(address) == run.pids(NAME)[0]
+            assert run.unit(f"web=tcp:{address[0]}:{address[1]}")["state"] == "running"
+
+    def test_crash_is_mended(self, short_dir: Path) -> None:
+        """A program that crashes is started again; connections wait meanwhile."""
+        address = _address()
+        with supervisor(short_dir, *_listen(address), *_python()) as run:
+            first = _pid(address)
+            with pytest.raises(OSError, match=r".*"):
+                get(address, "/exit/3")
+            assert _pid(address) != first
+            run.until(lambda: run.service(NAME)["restarts"] == 1)
+            assert run.service(NAME)["state"] == "running"
+
+    def test_start_limit(self, short_dir: Path) -> None:
+        """A program that always fails is given up, and so is the supervisor, which says why."""
+        address = _address()
+        with supervisor(short_dir, *_listen(address), *_python("--fail", "3"), wait=False) as run:
+            assert run.ends() == 1
+            assert "started too often" in run.text()
+            assert "status=3" in run.text()
+
+    def test_without_sockets(self, short_dir: Path) -> None:
+        """Without sockets, the end of the command is the end, with its status."""
+        with supervisor(
+            short_dir, "--restart", "no", "--", "sh", "-c", "exit 7", wait=False
+        ) as run:
+            assert run.ends() == 7
+
+    def test_killed_command_passes_its_signal(self, short_dir: Path) -> None:
+        """A command that is killed gives 128 and the signal."""
+        command = ["--restart", "no", "--", "sh", "-c", "kill -KILL $$"]
+        with supervisor(short_dir, *command, wait=False) as run:
+            assert run.ends() == 128 + signal.SIGKILL
+
+    def test_missing_program(self, short_dir: Path) -> None:
+        """A program that does not exist is said before anything is opened."""
+        with supervisor(short_dir, *_listen(_address()), "--", "no-such-thing", wait=False) as run:
+            assert run.ends() == 127
+            assert "cannot run no-such-thing" in run.text()
+
+    def test_taken_port(self, short_dir: Path) -> None:
+        """A port that is in use is one line, and exit status 1."""
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            address = ("127.0.0.1", sock.getsockname()[1])
+            with supervisor(short_dir, *_listen(address), *_python(), wait=False) as run:
+                assert run.ends() == 1
+                assert "in use" in run.text()
+                assert len(run.text().splitlines()) == 1
+
+    def test_signals_are_forwarded(self, short_dir: Path) -> None:
+        """SIGUSR1 goes to the main process."""
+        script = "trap 'echo got >&2' USR1; echo up >&2; while :; do sleep 0.05; done"
+        with supervisor(short_dir, "--", "sh", "-c", script) as run:
+            run.logged("up")
+            run.process.send_signal(signal.SIGUSR1)
+            run.logged("got")
+
+    def test_instances(self, short_dir: Path) -> None:
+        """--instances runs several processes on the same sockets."""
+        address = _address()
+        with supervisor(short_dir, "--instances", "3", *_listen(address), *_python()) as run:
+            run.until(lambda: len(run.pids(NAME)) == 3)
+            assert _pid(address) in run.pids(NAME)
+            victim = run.pids(NAME)[1]
+            os.kill(victim, signal.SIGKILL)
+            run.until(lambda: len(set(run.pids(NAME)) - {victim}) == 3)
+
+
+class TestReplace:
+    def test_replaces(self, short_dir: Path) -> None:
+        """A new process follows the old one, which finishes what it has accepted."""
+        address = _address()
+        ready = ["-S", "Type=notify"]
+        with supervisor(
+            short_dir, *ready, *_listen(address), *_python("--notify", "READY=1")
+        ) as run:
+            first = _pid(address)
+            with socket.create_connection(address, SECONDS) as slow:
+                slow.sendall(b"GET /slow/0.5 HTTP/1.0\r\n\r\n")
+                time.sleep(0.1)
+                done = run.ask("replace")
+                assert (done.returncode, done.stderr) == (0, "")
+                assert _pid(address) != first
+                data = b"".join(iter(lambda: slow.recv(4096), b""))
+                assert data.endswith(str(first).encode())
+            run.until(lambda: first not in run.pids(NAME))
+
+    def test_failing_one_changes_nothing(self, short_dir: Path) -> None:
+        """A new process that is never ready is stopped, and the old one goes on."""
+        address = _address()
+        flag = short_dir / "fail"
+        script = f"[ -e {flag} ] && exit 9; exec {' '.join(server())}"
+        with supervisor(short_dir, *_listen(address), "--", "sh", "-c", script) as run:
+            first = _pid(address)
+            flag.touch()
+            done = run.ask("replace")
+            assert done.returncode == 1
+            assert "status=9" in done.stderr
+            assert len(done.stderr.splitlines()) == 1
+            assert _pid(address) == first
+            flag.unlink()
+            assert run.ask("replace").returncode == 0
+            assert _pid(address) != first
+
+    def test_hanging_one(self, short_dir: Path) -> None:
+        """A new process that is not ready in time is stopped."""
+        address = _address()
+        flag = short_dir / "hang"
+        script = f"[ -e {flag} ] && exec sleep 60; exec {' '.join(server('--notify', 'READY=1'))}"
+        options = ["-S", "Type=notify", "-S", "TimeoutStartSec=1"]
+        with supervisor(short_dir, *options, *_listen(address), "--", "sh", "-c", script) as run:
+            first = _pid(address)
+            flag.touch()
+            done = run.ask("replace")
+            assert done.returncode == 1
+            assert "not ready in time" in done.stderr or "timeout" in done.stderr
+            assert _pid(address) == first
+            run.until(lambda: run.pids(NAME.replace(NAME, "sh.service")) == [first])
+
+    def test_by_signal(self, short_dir: Path) -> None:
+        """SIGHUP replaces."""
+        address = _address()
+        with supervisor(short_dir, *_listen(address), *_python()) as run:
+            first = _pid(address)
+            run.process.send_signal(signal.SIGHUP)
+            run.until(lambda: _pid(address) != first)
+
+    def test_takeover(self, short_dir: Path) -> None:
+        """A second supervisor takes over, and the first ends with 0."""
+        address = _address()
+        with supervisor(short_dir, *_listen(address), *_python()) as old:
+            first = _pid(address)
+            with supervisor(short_dir, *_listen(address), *_python(), name="new") as new:
+                assert old.ends() == 0
+                assert _pid(address) != first
+                assert new.report()["generation"] == 2
+                assert new.end() == 0
+
+    def test_failing_takeover(self, short_dir: Path) -> None:
+        """A successor whose program fails ends with 1, and the first goes on."""
+        address = _address()
+        with supervisor(short_dir, *_listen(address), *_python()) as old:
+            first = _pid(address)
+            with supervisor(
+                short_dir, *_listen(address), *_python("--fail", "5"), name="new", wait=False
+            ) as new:
+                assert new.ends() == 1
+                assert "status=5" in new.text()
+            assert _pid(address) == first
+            assert old.report()["generation"] == 1
