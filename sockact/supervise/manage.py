@@ -457,9 +457,11 @@ class Manager:
 
     @property
     def is_dead(self) -> bool:
-        """Whether nothing runs, and nothing can start anything any more."""
-        states = (unit.life.state for unit in self.units.values())
-        return self.is_quiet and all(state in (Unit.DEAD, Unit.FAILED) for state in states)
+        """Whether nothing runs, nothing can start anything any more, and nobody wanted that."""
+        states = {unit.life.state for unit in self.units.values()}
+        if states:
+            return self.is_quiet and Unit.FAILED in states and states <= {Unit.DEAD, Unit.FAILED}
+        return self.is_quiet and not all(one.stopping for one in self.services.values())
 
     def sockets(self) -> Iterator[tuple[SocketSpec, SocketSet]]:
         """Give the sockets that are open, unit by unit."""

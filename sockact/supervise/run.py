@@ -547,7 +547,7 @@ class Supervisor:
             problems = [unit.problem for unit in self.manager.units.values() if unit.problem]
             problems += [s.last_failure for s in self.manager.services.values() if s.last_failure]
             self.failure = problems[0] if problems else ""
-            return bool(self.manager.units) or self.manager.is_quiet
+            return True
         return False
 
     def _status(self) -> int:

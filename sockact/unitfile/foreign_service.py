@@ -73,26 +73,34 @@ _REASONS = (
 )  # fmt: skip
 
 
-def service_key(section: str, key: str) -> str:
+def service_key(section: str, key: str) -> tuple[str, bool]:
     """Return what to say of a key of a service unit that is no row of its table, or nothing.
 
     Nothing is said only of what changes nothing: texts for people, [Install], and X- keys that
     are not near to one of ours.
+
+    Returns:
+        The message, and whether systemd knows the key.
     """
     if key.startswith("X-"):
         near = nearest(key, [name for name in TABLE if name.startswith("X-")])
-        return f"unknown key {key}= in [{section}]; did you mean {near}=?" if near else ""
+        said = f"unknown key {key}= in [{section}]; did you mean {near}=?" if near else ""
+        return said, False
     if section == "Service":
         known = COMMAND_KEYS | _SERVICE_KEYS
-        if key not in known:
-            return unknown_key(key, section, known | frozenset(TABLE))
         why = next((why for starts, why in _REASONS if key.startswith(starts)), "")
-        return f"{key}= has no effect: {why}" if why else f"{key}= has no effect here"
-    if section == "Install" or key not in unit_keys():
-        known = INSTALL_KEYS if section == "Install" else unit_keys()
-        return "" if key in known else unknown_key(key, section, known)
-    if key in TEXT_KEYS:
-        return ""
-    if key.startswith(("Condition", "Assert")):
-        return f"{key}= has no effect: conditions are not evaluated, the service is started anyway"
-    return f"{key}= has no effect: services are not tied to other units here"
+        said = f"{key}= has no effect: {why}" if why else f"{key}= has no effect here"
+    elif section == "Install":
+        known, said = INSTALL_KEYS, ""
+    else:
+        known = unit_keys()
+        said = f"{key}= has no effect: services are not tied to other units here"
+        if key in TEXT_KEYS:
+            said = ""
+        elif key.startswith(("Condition", "Assert")):
+            why = "conditions are not evaluated, the service is started anyway"
+            said = f"{key}= has no effect: {why}"
+    if key in known:
+        return said, True
+    rows = {row.name for row in TABLE.values() if row.section == section}
+    return unknown_key(key, section, known | rows), False

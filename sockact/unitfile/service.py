@@ -52,13 +52,14 @@ class _Builder(Builder):
     def _foreign(self, item: Assignment, row: Directive[object] | None) -> None:
         from sockact.unitfile.foreign_service import service_key  # noqa: PLC0415 - where one is
 
-        if (item.section, item.key) in self._told:
-            return
-        self._told.add((item.section, item.key))
         if row is not None and item.section != "Install":
             self.warn(item.origin, f"{item.key}= belongs to [{row.section}]; ignored")
-        elif message := service_key(item.section, item.key):
-            self.warn(item.origin, message)
+        elif (item.section, item.key) not in self._told:
+            message, known = service_key(item.section, item.key)
+            if message:
+                self.warn(item.origin, message)
+            if known:
+                self._told.add((item.section, item.key))
 
     def read(self, item: Assignment, row: Directive[object]) -> object:
         if row.value is Value.LIMIT:

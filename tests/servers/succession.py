@@ -107,9 +107,12 @@ class Succession:
         self._listener = listener
         self._command = command
         self.log = directory / "log"
-        self._variables = variables | {"NOTIFY_SOCKET": str(directory / "notify")}
+        self._variables = variables
+        self._address = str(directory / "notify")
         self._stop = stop
         self._is_ready = is_ready or self._hear_ready
+        if not is_ready:  # or nobody would listen, and who tells a manager waits for it
+            self._variables["NOTIFY_SOCKET"] = self._address
         self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._manager.settimeout(SECONDS)
         self.generations: list[Generation] = []
@@ -118,7 +121,7 @@ class Succession:
     def __enter__(self) -> Self:
         """Start the first generation, and wait until it is ready."""
         try:
-            self._manager.bind(self._variables["NOTIFY_SOCKET"])
+            self._manager.bind(self._address)
             self._start()
         except BaseException:
             self._end()

@@ -36,7 +36,9 @@ def main(mark: str, text: str) -> None:
         verb, _, rest = step.partition(" ")
         if verb == "on":
             name, _, what = rest.partition(" ")
-            signal.signal(signal.Signals[f"SIG{name}"], lambda _number, _frame, what=what: take(what))  # type: ignore[misc]
+            signal.signal(
+                signal.Signals[f"SIG{name}"], lambda _number, _frame, what=what: take(what)
+            )  # type: ignore[misc]
     os.close(os.open(mark, os.O_CREAT | os.O_WRONLY, 0o644))
     for step in steps:
         take(step)
