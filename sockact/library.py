@@ -113,8 +113,12 @@ class SocketUnit:
         listeners = tuple(attrs.evolve(listener, name=name) for listener, name in pairs)
         return SocketUnit(attrs.evolve(self.spec, listeners=listeners))
 
-    def override(self, changes: Iterable[str]) -> "SocketUnit":
+    def override(self, changes: Iterable[str], *, supervised: bool = False) -> "SocketUnit":
         """Return this unit as if ``Directive=Value`` lines stood at its end, without specifiers.
+
+        Args:
+            changes: The lines.
+            supervised: Whether there is a supervisor, for whom some directives are.
 
         Raises:
             DirectiveError: The unit would be refused with them.
@@ -127,7 +131,9 @@ class SocketUnit:
             name, equals, value = text.partition("=")
             if not equals:
                 raise ValueError(f"{text!r} is not Directive=Value")
-            row, setting = read_setting(name, value, Origin(f"--property {text}"))
+            row, setting = read_setting(
+                name, value, Origin(f"--property {text}"), supervised=supervised
+            )
             old = settings.get(row.name) or self.spec.settings.get(row.name)
             if old and isinstance(setting.value, tuple) and value:
                 setting = Setting((*old.value, *setting.value), setting.origin)  # type: ignore[misc]
@@ -241,18 +247,25 @@ def check(
     return linked + found
 
 
-def definition(text: str, *, bare: Kind = Kind.STREAM, warn: Warn = warn_by_default) -> SocketUnit:
+def definition(
+    text: str,
+    *,
+    bare: Kind = Kind.STREAM,
+    supervised: bool = False,
+    warn: Warn = warn_by_default,
+) -> SocketUnit:
     """Read a ``--listen`` text: ``[NAME=]SCHEME:ADDRESS[?Directive=Value&…]``.
 
     Args:
         text: The text.
         bare: What an address without a scheme is.
+        supervised: Whether there is a supervisor, for whom some directives are.
         warn: Called with a line for each directive that has no effect on such a listener.
 
     Raises:
         ListenTextError: It is wrong; the message says which part.
     """
-    spec = parse_listen(text, bare=bare)
+    spec = parse_listen(text, bare=bare, supervised=supervised)
     for diagnostic in spec.diagnostics:
         warn(str(diagnostic))
     return SocketUnit(spec)

@@ -10,6 +10,7 @@ settings, so that ``spec.get(ROW)`` is always what holds.
 Source: systemd.service(5), systemd.exec(5), systemd.kill(5) and systemd.unit(5) up to version 261.
 """
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
@@ -566,13 +567,16 @@ X_INSTANCES = _row(
     "How many processes of the program serve side by side.",
 )
 
-TABLE: dict[str, Directive[object]] = {
-    row.name: row
-    for row in (
-        *(row for row in tuple(globals().values()) if isinstance(row, Directive)),
-        *LIMITS.values(),
-    )
-}
+
+def _table() -> Iterator[Directive[object]]:
+    for found in tuple(globals().values()):
+        if found is LIMITS:
+            yield from LIMITS.values()
+        elif isinstance(found, Directive):
+            yield found
+
+
+TABLE = {row.name: row for row in _table()}
 """Every row by name."""
 
 ALIASES = {

@@ -1,4 +1,4 @@
-"""The directives in sockact.socket(5) as the directive table has them, and other such parts.
+"""The directives in sockact.socket(5) and sockact.service(5) as their tables have them, and more.
 
 ``python -m tests.manual`` writes them into the pages; a test finds out whether they stand there.
 """
@@ -6,12 +6,15 @@
 from itertools import groupby
 from pathlib import Path
 
+from sockact import service_directives
 from sockact.directives import TABLE
 from sockact.spec import Directive, Moment
+from sockact.unitfile.check_service import service_facts
 from sockact.unitfile.explain import facts
 from tests import manual_rendezvous
 
 PAGE = Path(__file__).resolve().parent.parent / "man" / "sockact.socket.5"
+SERVICE = PAGE.with_name("sockact.service.5")
 RENDEZVOUS = PAGE.with_name("sockact-rendezvous.7")
 BEGIN = '.\\" The rest of this section is written by: python -m tests.manual\n'
 END = '.\\" End of what is written by: python -m tests.manual\n'
@@ -27,6 +30,17 @@ _HEADINGS = {
     Moment.MANAGER: "For a supervisor",
     Moment.NEVER: "Without effect",
 }
+# The first directive below each heading.
+_SERVICE_HEADINGS = {
+    "Type": "Starting and stopping",
+    "Restart": "Restarting",
+    "KillMode": "Signals",
+    "NotifyAccess": "What the program tells",
+    "Sockets": "What the program gets",
+    "User": "Rights and limits",
+    "Description": "The unit",
+    "X-Ready": "Beyond systemd",
+}
 
 
 def _roff(text: str) -> str:
@@ -34,10 +48,9 @@ def _roff(text: str) -> str:
     return f"\\&{text}" if text.startswith((".", "'")) else text
 
 
-def _row(row: Directive[object]) -> str:
-    known = facts(row)
+def _row(row: Directive[object], known: dict[str, str], usual_section: str = "") -> str:
     lines = [f".It Cm {row.name} Ns =", _roff(known["summary"])]
-    if known.get("section"):
+    if known.get("section", usual_section) != usual_section:
         lines.append(_roff(f"A key of {known['section']}."))
     for label, text in known.items():
         if label in {"summary", "section"}:
@@ -51,9 +64,19 @@ def render() -> str:
     parts = []
     for moment, rows in groupby(TABLE.values(), lambda row: row.moment):
         parts.append(f".Ss {_HEADINGS[moment]}\n.Bl -tag -width Ds\n")
-        parts += [_row(row) for row in rows]
+        parts += [_row(row, facts(row)) for row in rows]
         parts.append(".El\n")
     return "".join(parts)
+
+
+def render_service() -> str:
+    """Return the directives of services as mdoc."""
+    parts: list[str] = []
+    for row in service_directives.TABLE.values():
+        if heading := _SERVICE_HEADINGS.get(row.name):
+            parts.append(f"{'.El' if parts else ''}\n.Ss {heading}\n.Bl -tag -width Ds\n".lstrip())
+        parts.append(_row(row, service_facts(row), "[Service]"))
+    return "".join([*parts, ".El\n"])
 
 
 def begin(block: str) -> str:
@@ -71,6 +94,7 @@ def _write(page: Path, begin_line: str, text: str) -> None:
 def main() -> None:
     """Write the parts into the manual pages."""
     _write(PAGE, BEGIN, render())
+    _write(SERVICE, BEGIN, render_service())
     for block, text in manual_rendezvous.BLOCKS.items():
         _write(RENDEZVOUS, begin(block), text())
 

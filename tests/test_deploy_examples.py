@@ -44,8 +44,8 @@ def _until(condition: Callable[[], object], what: str) -> None:
 
 
 @contextlib.contextmanager
-def _load(port: int) -> Iterator[list[str]]:
-    """Make one request after the other; give what was answered, or what went wrong."""
+def _load(port: int, lost: int = 0) -> Iterator[list[str]]:
+    """Make one request after the other; give what was answered; so many may fail."""
     said: list[str] = []
     over = threading.Event()
 
@@ -61,14 +61,15 @@ def _load(port: int) -> Iterator[list[str]]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
+        _until(lambda: said, "there is no answer")
         yield said
     finally:
         over.set()
         thread.join()
         while len(os.listdir("/proc/self/task")) > threads:  # it may still be about to go
             time.sleep(0.001)
-    assert said
-    assert not [one for one in said if one.startswith("error")]
+    errors = [one for one in said if one.startswith("error")]
+    assert len(errors) <= lost, errors
 
 
 class Container:
@@ -310,11 +311,9 @@ def test_the_holder_bridges_a_crash(short_dir: Path) -> None:
         command = _put([*server["command"], *server["args"]], port, path)
         one = start(command)
         _until(lambda: _is_up(port), "it does not serve")
-        with _load(port) as said:
+        with _load(port, lost=1) as said:  # what the killed one has accepted is lost
             one.signal(signal.SIGKILL)
             one.wait()
-            # What the killed one had accepted is lost; what comes now is not.
-            said.clear()
             count = len(said)
             two = start(command)
             _until(lambda: len(said) > count + 10, "it does not serve again")

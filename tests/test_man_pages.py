@@ -12,7 +12,7 @@ import click
 import pytest
 
 import sockact
-from sockact import aio, errors
+from sockact import aio, errors, service_directives
 from sockact.activation import notify
 from sockact.cli import exits, group
 from sockact.directives import TABLE
@@ -91,7 +91,16 @@ def test_directives() -> None:
     text = page("sockact.socket.5")
     written = text.partition(manual.BEGIN)[2].partition(manual.END)[0]
     assert written == manual.render()
-    assert re.findall(r"^\.It Cm (\w+) Ns =$", written, re.MULTILINE) == list(TABLE)
+    assert re.findall(r"^\.It Cm ([\w-]+) Ns =$", written, re.MULTILINE) == list(TABLE)
+
+
+def test_service_directives() -> None:
+    """And so does the page on service units."""
+    text = page("sockact.service.5")
+    written = text.partition(manual.BEGIN)[2].partition(manual.END)[0]
+    assert written == manual.render_service()
+    rows = re.findall(r"^\.It Cm ([\w-]+) Ns =$", written, re.MULTILINE)
+    assert rows == list(service_directives.TABLE)
 
 
 @pytest.mark.parametrize("block", manual_rendezvous.BLOCKS)

@@ -38,8 +38,12 @@ _PLAIN: Any = types.SimpleNamespace(
     fcntl=fcntl.fcntl,
     setsid=os.setsid,
     signal=signal.signal,
+    sigprocmask=lambda how, _none, _old: signal.pthread_sigmask(how, ()),
     umask=os.umask,
 )
+
+_NO_SIGNALS = bytes(128)
+"""An empty sigset_t."""
 
 
 class Failure(NamedTuple):
@@ -96,35 +100,20 @@ def _descriptors(execution: Execution, layout: Layout) -> Iterator[Action]:
 
 
 def _signals(execution: Execution) -> Iterator[Action]:
-    """Give every ignored signal its default action; execve() does it for those with a handler."""
+    """Give every ignored signal its default action, and then block none.
+
+    execve() gives it to those with a handler; until then, whoever has forked has seen to them.
+    """
     c = libc() or _PLAIN
-    for number in ignored_signals():
-        if number != signal.SIGPIPE or not execution.ignore_sigpipe:
+    for number in SIGNALS:
+        stays = number == signal.SIGPIPE and execution.ignore_sigpipe
+        if signal.getsignal(number) is signal.SIG_IGN and not stays:
             yield Step.SIGNALS, 0, c.signal, (int(number), int(signal.SIG_DFL))
     if execution.ignore_sigpipe:
         yield Step.SIGNALS, 0, c.signal, (int(signal.SIGPIPE), int(signal.SIG_IGN))
-    if signal.pthread_sigmask(signal.SIG_BLOCK, ()):
-        yield Step.SIGNALS, 0, signal.pthread_sigmask, (signal.SIG_SETMASK, ())
+    yield Step.SIGNALS, 0, c.sigprocmask, (int(signal.SIG_SETMASK), _NO_SIGNALS, None)
     if execution.session:
         yield Step.SESSION, 0, c.setsid, ()
-
-
-def ignored_signals() -> list[signal.Signals]:
-    """Return which signals this process ignores."""
-    return [number for number in _USUAL if signal.getsignal(number) is signal.SIG_IGN]
-
-
-def _is_usual(number: int) -> bool:
-    """Whether a signal may come to be ignored while this process runs.
-
-    Real-time signals can only have been ignored from the beginning; there are many, and to ask for
-    each of them at each start takes a while.
-    """
-    real_time = getattr(signal, "SIGRTMIN", signal.NSIG)
-    return number < real_time or signal.getsignal(number) is signal.SIG_IGN
-
-
-_USUAL = [number for number in SIGNALS if _is_usual(number)]
 
 
 def _streams(layout: Layout) -> Iterator[Action]:

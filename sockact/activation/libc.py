@@ -31,6 +31,8 @@ _CLOSE_RANGE_CLOEXEC = 4  # uapi/linux/close_range.h
 _PR_SET_PDEATHSIG = 1  # uapi/linux/prctl.h
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 
+_USED = ("chdir", "dup2", "fcntl", "getpid", "prctl", "setsid", "sigprocmask", "syscall", "umask")
+
 _MISSING = (errno.ENOSYS, errno.EINVAL, errno.EPERM)
 """How a kernel, or a filter before it, says that it does not have a system call or a flag."""
 
@@ -55,7 +57,7 @@ def libc() -> Any:
         library.signal.argtypes = [number, pointer]
         library.sprintf.argtypes = [pointer, text]
         library.statx.argtypes = [number, text, number, number, pointer]
-        for name in ("chdir", "dup2", "fcntl", "getpid", "prctl", "setsid", "syscall", "umask"):
+        for name in _USED:
             getattr(library, name)
     except AttributeError:
         return None

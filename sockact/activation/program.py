@@ -27,12 +27,14 @@ class Identity(AsValue):
         groups: Supplementary groups.
         environ: USER, LOGNAME, HOME and SHELL of that user, empty if it has no entry; None if only
             the group changes.
+        wanted: Those of `groups` that were asked for.
     """
 
     uid: int
     gid: int
     groups: tuple[int, ...]
     environ: Mapping[str, str] | None
+    wanted: tuple[int, ...] = ()
 
 
 def identity(
@@ -58,23 +60,24 @@ def identity(
     if user is None:
         if group is None:
             gid = os.getegid()
-            return Identity(os.geteuid(), gid, _once(*os.getgroups(), *more), None)
+            return Identity(os.geteuid(), gid, _once(*os.getgroups(), *more), None, more)
         gid = group_id(group)
-        return Identity(os.geteuid(), gid, _once(gid, *more), None)
+        return Identity(os.geteuid(), gid, _once(gid, *more), None, more)
     uid, gid = user_ids(user)
     if group is not None:
         gid = group_id(group)
     try:
         entry = pwd.getpwuid(uid)
     except KeyError:
-        return Identity(uid, gid, _once(gid, *more), {})
+        return Identity(uid, gid, _once(gid, *more), {}, more)
     environ = {
         "USER": entry.pw_name,
         "LOGNAME": entry.pw_name,
         "HOME": entry.pw_dir,
         "SHELL": entry.pw_shell or "/bin/sh",
     }
-    return Identity(uid, gid, _once(*os.getgrouplist(entry.pw_name, gid), *more), environ)
+    groups = _once(*os.getgrouplist(entry.pw_name, gid), *more)
+    return Identity(uid, gid, groups, environ, more)
 
 
 def _once(*groups: int) -> tuple[int, ...]:
@@ -116,13 +119,15 @@ _EFFECTIVE = os.access in os.supports_effective_ids
 
 
 def take_groups(who: Identity) -> None:
-    """Change this process's groups to those of `who`, as far as they differ if it is not root's.
+    """Change this process's groups to those of `who`.
+
+    One that is not root's keeps those it has, if they are all that was asked for.
 
     Raises:
         OSError: EPERM, it may not do that.
     """
     root = os.geteuid() == 0
-    if root:
+    if root or not {*who.wanted} <= {*os.getgroups(), os.getegid()}:
         os.setgroups(who.groups)
     if root or who.gid != os.getegid():
         os.setresgid(who.gid, who.gid, who.gid)

@@ -107,6 +107,7 @@ def spawn(execution: Execution, fds: Sequence[int] = ()) -> Child:
         LaunchError: There can be no process now (EAGAIN, ENOMEM), or no descriptor (EMFILE), or a
             string holds a NUL (EINVAL). Everything else is told by `Child.started`.
     """
+    assert len(fds) >= len(execution.names)
     close_all_on_exec(FIRST_FD)
     try:
         with contextlib.closing(Layout(execution, fds)) as layout:
@@ -227,26 +228,26 @@ def _pipe(first: int) -> tuple[int, int]:
 def _divide(todo: Sequence[Action], writer: int) -> tuple[int, int]:
     """Fork, and return the child's process id, and a pidfd of it or -1.
 
+    No handler of this process runs in the child. Signals that have one are blocked until they have
+    their default action there; those that came before are handled here, before the fork.
+
     Raises:
         OSError: There can be no process.
     """
-    if threading.active_count() == 1 and (born := clone()) is not None:
-        if not born[0]:
-            _live(todo, writer)
-        return born
-    # A handler of this process may not run in the child: its signal waits for the default action.
     handled = [number for number in SIGNALS if callable(signal.getsignal(number))]
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        pid = os.fork()
-        if not pid:
-            for number in handled:
-                signal.signal(number, signal.SIG_DFL)
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        born = clone() if threading.active_count() == 1 else None
+        if born is None:
+            born = os.fork(), -1
+            if not born[0]:
+                for number in handled:
+                    signal.signal(number, signal.SIG_DFL)
+        if not born[0]:
             _live(todo, writer)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return pid, -1
+    return born
 
 
 def _live(todo: Sequence[Action], writer: int) -> NoReturn:

@@ -123,22 +123,33 @@ class Definitions:
                     place.line,
                     place.column,
                 )
+        supervised = command == "run"
         units += self._named(
-            [sockact.definition(text, bare=self.bare, warn=output.warn) for text in self.listens]
+            [
+                sockact.definition(text, bare=self.bare, supervised=supervised, warn=output.warn)
+                for text in self.listens
+            ]
         )
-        units = self._changed(units)
+        units = self.change(units, supervised=supervised)
         for unit in units:
-            for diagnostic in unit.without_supervisor(command) if command != "run" else ():
+            for diagnostic in () if supervised else unit.without_supervisor(command):
                 output.warn(str(diagnostic))
         return units
 
-    def _changed(self, units: list[sockact.SocketUnit]) -> list[sockact.SocketUnit]:
+    def change(
+        self, units: list[sockact.SocketUnit], *, supervised: bool
+    ) -> list[sockact.SocketUnit]:
+        """Return units with what --property says of them.
+
+        Raises:
+            UsageError: It is wrong.
+        """
         if not self.properties:
             return units
         if not units:
             raise click.UsageError("--property changes definitions, and there is none")
         try:
-            return [unit.override(self.properties) for unit in units]
+            return [unit.override(self.properties, supervised=supervised) for unit in units]
         except UnitError:
             raise
         except ValueError as error:

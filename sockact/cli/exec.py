@@ -90,7 +90,7 @@ def command(
         raise click.UsageError("--owner goes with --from")
     if not runs.command and not print_only:
         raise click.UsageError("no program to run; write it behind --")
-    units = chosen.load()
+    units = chosen.load("run" if accept else "exec")
     if print_only:
         _show(units, as_json=as_json)
         return

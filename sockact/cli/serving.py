@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import click
 
+import sockact
 from sockact import directives
 from sockact import service_directives as d
 from sockact.activation.program import find_program
@@ -139,7 +140,15 @@ class Gathering:
     def _units(self) -> Definitions:
         chosen = self._chosen
         search = Search(os.environ, chosen.user_units, chosen.unit_path, output.warn)
-        return for_units(chosen.units, search, eager=self._given["lazy"] is False)
+        found = for_units(chosen.units, search, eager=self._given["lazy"] is False)
+        if not chosen.properties:
+            return found
+        units = [sockact.SocketUnit(unit.spec) for unit in found.units]
+        specs = [unit.spec for unit in chosen.change(units, supervised=True)]
+        pairs = zip(found.units, specs, strict=True)
+        return attrs.evolve(
+            found, units=tuple(attrs.evolve(unit, spec=spec) for unit, spec in pairs)
+        )
 
     def _command(self) -> Definitions:
         runs = self._runs

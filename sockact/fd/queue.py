@@ -10,6 +10,7 @@ from typing import Literal
 
 import attrs
 
+from sockact.fd import sockdiag
 from sockact.fd.probe import borrowed
 from sockact.spec import AsValue
 
@@ -78,7 +79,6 @@ def _received(sock: _socket.socket) -> Queue | None:
     return Queue(now, limit, "bytes")
 
 
-_LISTEN = 10  # net/tcp_states.h: TCP_LISTEN, of Unix sockets too
 _TCP_INFO = struct.Struct("=B23xII")  # linux/tcp.h: tcpi_state, tcpi_unacked, tcpi_sacked
 
 
@@ -88,56 +88,23 @@ def _tcp_backlog(sock: _socket.socket) -> Queue | None:
     if len(raw) != _TCP_INFO.size:
         return None
     state, now, limit = _TCP_INFO.unpack(raw)
-    return Queue(now, limit, "connections") if state == _LISTEN else None
+    return Queue(now, limit, "connections") if state == sockdiag.LISTEN else None
 
 
-# linux/netlink.h, linux/sock_diag.h, linux/unix_diag.h
-_NETLINK_SOCK_DIAG = 4
-_SOCK_DIAG_BY_FAMILY = 20
-_NLM_F_REQUEST = 1
-_UDIAG_SHOW_RQLEN = 0x10
-_UNIX_DIAG_RQLEN = 4
-_ANY_COOKIE = 0xFFFFFFFF
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
-_REQUEST = struct.Struct(
-    "=BBxxIIIII"
-)  # unix_diag_req: family, protocol, states, inode, show, cookie
-_ANSWER = struct.Struct("=BBBxIII")  # unix_diag_msg: family, type, state, inode, cookie
-_ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
-_RQLEN = struct.Struct("=II")  # unix_diag_rqlen: rqueue, wqueue
-_ANSWER_MAX = 4096  # what is asked for takes 52 bytes
+_RQLEN = struct.Struct("=II")  # linux/unix_diag.h: unix_diag_rqlen: rqueue, wqueue
 
 
 def _unix_backlog(inode: int) -> Queue | None:
     """Ask for one Unix listener (sock_diag(7)); this process's namespace may not have it."""
     if inode > 0xFFFFFFFF:
         return None
-    body = _REQUEST.pack(_socket.AF_UNIX, 0, 0, inode, _UDIAG_SHOW_RQLEN, _ANY_COOKIE, _ANY_COOKIE)
-    head = _HEADER.pack(_HEADER.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
-    with _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
-        netlink.sendto(head + body, (0, 0))
-        # The kernel has answered by now, from within the call.
-        answer, sender = netlink.recvfrom(_ANSWER_MAX, _socket.MSG_DONTWAIT)
-    return _rqlen(answer, inode) if sender[0] == 0 else None
+    return _rqlen(sockdiag.ask(sockdiag.unix_request(sockdiag.SHOW_RQLEN, inode=inode)), inode)
 
 
 def _rqlen(answer: bytes, inode: int) -> Queue | None:
     """Find the queue of the listener `inode` in a netlink message; None in an error or a mess."""
-    at = _HEADER.size + _ANSWER.size
-    if len(answer) < at:
+    found = sockdiag.unix_listener(answer, inode, sockdiag.UNIX_RQLEN)
+    if found is None or len(found) != _RQLEN.size:
         return None
-    length, kind, *_rest = _HEADER.unpack_from(answer)
-    if kind != _SOCK_DIAG_BY_FAMILY or not at <= length <= len(answer):
-        return None
-    _family, _type, state, found, *_cookie = _ANSWER.unpack_from(answer, _HEADER.size)
-    if found != inode or state != _LISTEN:
-        return None
-    while length - at >= _ATTRIBUTE.size:
-        size, attribute = _ATTRIBUTE.unpack_from(answer, at)
-        if not _ATTRIBUTE.size <= size <= length - at:
-            return None
-        if attribute == _UNIX_DIAG_RQLEN and size == _ATTRIBUTE.size + _RQLEN.size:
-            now, limit = _RQLEN.unpack_from(answer, at + _ATTRIBUTE.size)
-            return Queue(now, limit, "connections")
-        at += (size + 3) & ~3
-    return None
+    now, limit = _RQLEN.unpack(found)
+    return Queue(now, limit, "connections")

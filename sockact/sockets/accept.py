@@ -1,22 +1,16 @@
 """Taking one connection from a listener, for the one process that it is then given to.
 
 A listener that was opened for Accept=yes alone should be non-blocking: no program ever gets it, so
-nobody's expectation is at stake. One that was inherited may block, and as O_NONBLOCK belongs to
-the shared description, whoever shares it may rely on that; so may SO_RCVTIMEO not be used, which
-besides is inherited by the connections that arrive meanwhile. accept4(2) has no flag for "do not
-wait", and to poll first is no promise: another holder may take the connection in between. So there
-it is polled first, and a timer interrupts an accept that waits all the same.
+nobody's expectation is at stake. One that was inherited may block, and stays as it is.
 """
 
 import contextlib
 import errno
 import os
-import select
-import signal
 import socket as _socket
 import sys
-import threading
 
+from sockact.fd import nowait
 from sockact.fd.own import OwnedFd
 from sockact.fd.peer import peer_of, peer_pidfd
 from sockact.fd.pidfd import pidfd_id
@@ -29,7 +23,6 @@ from sockact.spec import Kind, SocketSpec
 
 _AF_VSOCK = 40
 _SO_COOKIE = 57  # asm-generic/socket.h
-_INTERRUPT = 0.02  # seconds until an accept that waits is interrupted, and again
 
 _ABSENT = ("ECONNABORTED", "ECONNREFUSED", "ECONNRESET", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN",
            "ENETRESET", "ENETUNREACH", "ENONET", "ENOPROTOOPT", "ENOTCONN", "EPIPE", "EPROTO",
@@ -101,13 +94,11 @@ class Acceptor:
                 there is no room for a connection (EMFILE, ENFILE, ENOBUFS, ENOMEM).
         """
         try:
-            sock = _take(self._fd)
+            sock = nowait.accept(self._fd)
         except OSError as error:
             if error.errno in TRANSIENT:
                 return None
             raise
-        if sock is None:
-            return None
         try:
             set_late(sock, self._plan, self._task)
             sock.setblocking(self._blocking)
@@ -121,47 +112,6 @@ class Acceptor:
             sock.close()
             raise
         return Accepted(OwnedFd(sock.detach()), caller)
-
-
-def _take(fd: int) -> _socket.socket | None:
-    """Accept without waiting; None if what waited was gone."""
-    if os.get_blocking(fd):
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        if not poll.poll(0):
-            return None
-        if sys.platform == "linux" and threading.current_thread() is threading.main_thread():
-            return _socket.socket(fileno=_interrupted(fd))
-    listener = borrowed(fd)
-    try:
-        return listener.accept()[0]
-    finally:
-        listener.detach()
-
-
-def _interrupted(fd: int) -> int:
-    """Call accept4(2) such that a signal ends it: EINTR (Python's own accept() would go on).
-
-    SIGALRM keeps the handler, since one may still be on its way when this returns.
-    """
-    import ctypes  # noqa: PLC0415 - costs start-up time, and hardly any listener needs it
-
-    accept4 = ctypes.CDLL(None, use_errno=True).accept4
-    signal.signal(signal.SIGALRM, _wake)
-    # It comes again and again, as the first may come before the call.
-    before = signal.setitimer(signal.ITIMER_REAL, _INTERRUPT, _INTERRUPT)
-    try:
-        taken: int = accept4(fd, None, None, _socket.SOCK_CLOEXEC)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, *before)
-    if taken < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return taken
-
-
-def _wake(_number: int, _frame: object) -> None:
-    """Do nothing: the signal has interrupted the call."""
 
 
 def _look(sock: _socket.socket) -> Caller:

@@ -111,7 +111,7 @@ def for_command(
     units = tuple(UnitDefinition(spec, name) for spec in specs)
     if accepting:
         spec = make(name)
-        return Definitions(units, templates={name: lambda one: attrs.evolve(spec, name=one)})
+        return Definitions(units, templates={name: lambda _name: spec})
     return Definitions(units, {name: make(name)}, eager=(name,) if eager else ())
 
 
@@ -210,7 +210,7 @@ class _Collector:
             setting.value == second.settings[key].value for key, setting in first.settings.items()
         )
         if same:
-            self.templates[name] = lambda one: attrs.evolve(first, name=one)
+            self.templates[name] = lambda _name: first
         else:
             self.templates[name] = search.service
 

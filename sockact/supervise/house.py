@@ -4,11 +4,19 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from typing import Protocol
 
 from sockact.rendezvous.react import Reactor
 from sockact.supervise.fork import Children
 
 logger = logging.getLogger("sockact.run")
+
+
+class Ending(Protocol):
+    """Something that waits until none of its processes is left."""
+
+    def child_ended(self) -> None:
+        """Look again: some child of this process has ended."""
 
 
 class House:
@@ -21,6 +29,7 @@ class House:
         search: Where programs without a path are looked up; empty for systemd's own places.
         death_signal: Whether children are told when this process dies.
         ending: Whether everything is being stopped: nothing is started any more.
+        ending_ones: Whoever waits for the end of processes that may be no children of this one.
         polls: Whether traffic may start anything: not while somebody else serves.
     """
 
@@ -39,6 +48,7 @@ class House:
         self.search = search
         self.death_signal = death_signal
         self.ending = False
+        self.ending_ones: set[Ending] = set()
         self.polls = False
 
     def now(self) -> float:
@@ -53,4 +63,6 @@ def new_invocation() -> str:
 
 def log(level: int, unit: str, text: str, **fields: object) -> None:
     """Write one line about a unit to the log."""
+    if not logger.isEnabledFor(level):
+        return
     logger.log(level, "%s: %s", unit, text, extra={"unit": unit, **fields})

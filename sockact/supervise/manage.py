@@ -22,7 +22,7 @@ from sockact.supervise.house import House, log
 from sockact.supervise.listen import SocketUnit
 from sockact.supervise.open import open_file
 from sockact.supervise.renew import Service
-from sockact.supervise.serve import Running, seconds
+from sockact.supervise.serve import Recipe, Running, seconds
 from sockact.supervise.tables import Unit
 from sockact.supervise.watch import Watch
 
@@ -66,6 +66,7 @@ class Manager:
         self._leaving: list[Service] = []
         self._kept: list[SocketSet] = []
         self._draining: list[SocketSet] = []
+        self._recipes: dict[str, Recipe] = {}
         self._idle_due: dict[str, float] = {}
         for one in definitions.units:
             self._add_unit(one)
@@ -206,9 +207,12 @@ class Manager:
             unit.fail(str(error))
             return
         unit.accepted += 1
+        recipe = self._recipes.get(unit.service)
+        if recipe is None or recipe.spec is not spec:
+            recipe = self._recipes[unit.service] = Recipe(self.house, spec)
         one = Running(
             self.house,
-            spec,
+            recipe,
             name=name,
             generation=1,
             given=given,
@@ -296,9 +300,7 @@ class Manager:
     def child_ended(self) -> None:
         """Hear that children of this process have ended."""
         self.house.children.reap()
-        for service in self.all_services():
-            service.child_ended()
-        for one in list(self.instances.values()):
+        for one in list(self.house.ending_ones):
             one.child_ended()
 
     # --- idle services ----------------------------------------------------------------------------

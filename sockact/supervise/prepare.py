@@ -8,6 +8,8 @@ import errno
 import glob
 from collections.abc import Iterator, Mapping, Sequence
 
+import attrs
+
 from sockact import service_directives as d
 from sockact.activation.environ import FIRST_FD, VARIABLES
 from sockact.activation.execution import (
@@ -83,7 +85,22 @@ class Preparer:
         self.spec = spec
         self._base = base
         self._search = search or DEFAULT_PATH
-        self._cache: tuple[Identity | None, tuple[Limit, ...]] | None = None
+        said: tuple[tuple[str, str], ...] = spec.get(d.ENVIRONMENT)
+        self._said = dict(said)
+        names = (d.USER.name, d.GROUP.name, d.SUPPLEMENTARY_GROUPS.name)
+        self._has_user = any(name in spec.settings for name in names)
+        # Only what a service says differs between its processes is asked for each time.
+        self._same = Execution(
+            path="",
+            argv=(),
+            environ={},
+            session=True,
+            ignore_sigpipe=spec.get(d.IGNORE_SIGPIPE),
+            umask=spec.get(d.UMASK),
+            limits=self._limits(),
+            nice=spec.get(d.NICE),
+            oom_score_adjust=spec.get(d.OOM_SCORE_ADJUST),
+        )
 
     def who(self) -> Identity | None:
         """Return as whom it runs.
@@ -91,6 +108,8 @@ class Preparer:
         Raises:
             CredentialsError: There is no such user or group.
         """
+        if not self._has_user:
+            return None
         get = self.spec.get
         more: tuple[str, ...] = get(d.SUPPLEMENTARY_GROUPS)
         return identity(get(d.USER) or None, get(d.GROUP) or None, more)
@@ -132,8 +151,8 @@ class Preparer:
         names = given.names if main else ()
         if by_stdio and spec.get(d.STANDARD_INPUT).kind == "socket":
             names = given.names[given.sockets :]
-        mask = get(d.UMASK)
-        return Execution(
+        return attrs.evolve(
+            self._same,
             path=path,
             argv=_arguments(command, environ, given, names),
             environ=environ,
@@ -143,13 +162,7 @@ class Preparer:
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
-            session=True,
-            ignore_sigpipe=get(d.IGNORE_SIGPIPE),
             death_signal=death_signal,
-            umask=mask,
-            limits=self._limits(),
-            nice=get(d.NICE),
-            oom_score_adjust=get(d.OOM_SCORE_ADJUST),
             who=who,
             directory=directory,
             directory_optional=bool(where and where.optional),
@@ -170,8 +183,7 @@ class Preparer:
             environ |= who.environ
         environ |= variables
         environ |= given.variables
-        said: tuple[tuple[str, str], ...] = get(d.ENVIRONMENT)
-        environ |= dict(said)
+        environ |= self._said
         for name, value in self._from_files():
             environ[name] = value
         for entry in get(d.UNSET_ENVIRONMENT):

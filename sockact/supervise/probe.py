@@ -1,7 +1,7 @@
 """Trying again and again whether a service is ready.
 
-A probe is callbacks on a reactor: it never blocks, except for the one look-up of a host name in
-`resolve`, which whoever fears a slow name server makes before.
+A probe is callbacks on a reactor and never blocks, except for the one look-up of a host name before
+its first attempt. Addresses, and this machine by its port alone, are not looked up.
 """
 
 import errno
@@ -83,7 +83,6 @@ class Probe:
         done: Callable[[str | None], None],
         *,
         run: Run | None = None,
-        places: Sequence[Place] | None = None,
         first: float = FIRST_SECONDS,
         longest: float = LONGEST_SECONDS,
         attempt: float | None = None,
@@ -96,7 +95,6 @@ class Probe:
             done: Called once, in a step: with None when the service is ready, else with what
                 makes it useless to go on: a host name that does not exist.
             run: Starts the command of a `Command`.
-            places: What `resolve` gave before; by default it is asked at the first attempt.
             first: Seconds until the second attempt.
             longest: Seconds between attempts at most.
             attempt: Seconds that one attempt may take; `ATTEMPT_SECONDS` or `COMMAND_SECONDS` by
@@ -107,7 +105,7 @@ class Probe:
         self._readiness = readiness
         self._done = done
         self._run = run
-        self._places = None if places is None else list(places)
+        self._places: list[Place] | None = None
         self._wait, self._longest = first, longest
         usual = COMMAND_SECONDS if isinstance(readiness, Command) else ATTEMPT_SECONDS
         self._patience = usual if attempt is None else attempt

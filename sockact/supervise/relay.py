@@ -90,15 +90,3 @@ class Signals:
         self._reactor.unwatch(self._woken)
         os.close(self._woken)
         os.close(self._waker)
-
-
-def as_init() -> tuple[int, ...]:
-    """Return the signals that PID 1 of a container should handle, to answer or to forward them.
-
-    Those whose default action ends a process, and which are sent by people and by container
-    managers; without a handler PID 1 would not so much as notice them. SIGCHLD is not among them.
-    """
-    names = ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "PWR", "WINCH")
-    return tuple(
-        int(found) for name in names if (found := getattr(signal, f"SIG{name}", None)) is not None
-    )

@@ -22,7 +22,7 @@ from sockact.supervise.limit import RateLimit
 from sockact.supervise.prepare import Preparer
 from sockact.supervise.probe import Probe
 from sockact.supervise.restarts import delay, shall_restart
-from sockact.supervise.serve import Running
+from sockact.supervise.serve import Recipe, Running
 from sockact.supervise.store import FdStore
 from sockact.supervise.tables import IS_FINAL
 from sockact.unitfile.command import parse_commands
@@ -73,6 +73,7 @@ class Generation:
         self.ready = False
         self.problem = ""
         self._house = house
+        self._recipe = Recipe(house, spec)
         self._gives = gives
         self._store = store
         self._readiness = readiness
@@ -95,7 +96,7 @@ class Generation:
             variables["SOCKACT_INSTANCE"] = str(slot)
         return Running(
             self._house,
-            self.spec,
+            self._recipe,
             name=name,
             generation=self.number,
             slot=slot,
@@ -173,11 +174,6 @@ class Generation:
     def is_active(self) -> bool:
         """Whether any of its processes is starting or has started."""
         return any(one.is_active for one in self.slots)
-
-    def child_ended(self) -> None:
-        """Look again whether anything of it is left."""
-        for one in self.slots:
-            one.child_ended()
 
 
 class _Check:
@@ -571,11 +567,6 @@ class Service:
         for slot in slots:
             if self.current is not None:
                 self.current.again(slot)
-
-    def child_ended(self) -> None:
-        """Look again whether anything of it is left."""
-        for one in self.all():
-            one.child_ended()
 
     def all(self) -> Sequence[Generation]:
         """Return all its generations."""

@@ -119,6 +119,7 @@ class Supervisor:
         self._rest = SocketSet()
         self._told_ready = False
         self._wants_end = False
+        self._has_changed = True
         self._faults = 0
         self._successor = ""
         self.reactor = Reactor()
@@ -152,7 +153,9 @@ class Supervisor:
             parked = self._boot()
             self._begin(parked)
             while not self._is_finished():
-                self._step()
+                self._has_changed = False
+                while not self._has_changed:
+                    self._step()
             return self._status()
         finally:
             self._close()
@@ -511,6 +514,7 @@ class Supervisor:
 
     def _look(self) -> None:
         """Look whether something is due that depends on everything together."""
+        self._has_changed = True
         undecided = self.tenure is not None and self.tenure.undecided
         if self._wants_end and not undecided and self.place not in (Place.ENDING, Place.DRAINING):
             self._stop_all()

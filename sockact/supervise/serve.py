@@ -76,6 +76,22 @@ def plan_of(spec: ServiceSpec) -> Plan:
     )
 
 
+class Recipe:
+    """What all instances of one definition have in common, worked out once.
+
+    Attributes:
+        spec: The definition.
+        plan: What it means for a life.
+        preparer: Prepares its processes.
+    """
+
+    def __init__(self, house: House, spec: ServiceSpec) -> None:
+        """Work it out."""
+        self.spec = spec
+        self.plan = plan_of(spec)
+        self.preparer = Preparer(spec, house.base, search=house.search)
+
+
 class Running:
     """One instance of a service.
 
@@ -94,7 +110,7 @@ class Running:
     def __init__(
         self,
         house: House,
-        spec: ServiceSpec,
+        recipe: Recipe,
         *,
         name: str,
         generation: int,
@@ -108,7 +124,7 @@ class Running:
 
         Args:
             house: Its surroundings.
-            spec: The definition.
+            recipe: The definition.
             name: What to call it in the log.
             generation: Its number.
             slot: Which one of several it is.
@@ -117,9 +133,9 @@ class Running:
             store: Where to put what it stores.
             changed: Called whenever its state has changed.
         """
-        self.spec = spec
+        spec = self.spec = recipe.spec
         self.name = name
-        self.life = Life(plan_of(spec))
+        self.life = Life(recipe.plan)
         self.generation = generation
         self.slot = slot
         self.pid = 0
@@ -134,7 +150,7 @@ class Running:
         self._variables = dict(variables)
         self._store = store
         self._changed = changed
-        self._preparer = Preparer(spec, house.base, search=house.search)
+        self._preparer = recipe.preparer
         self._main: Process | None = None
         self._control: Process | None = None
         self._session = 0
@@ -144,13 +160,12 @@ class Running:
         self._ear: Ear | None = None
         self._timed = False
         self._announced: State | None = None
+        self._deserted = False
 
     # --- what it is told --------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start it."""
-        self._house.reactor.add(self)
-        self._timed = True
         self._do(self.life.start(self._house.now()))
 
     def stop(self, *, restarting: bool = False) -> None:
@@ -198,7 +213,19 @@ class Running:
                 self._acts += self.life.gone(self._house.now())
         finally:
             self._acting = False
+        self._set_timer()
         self._announce()
+
+    def _set_timer(self) -> None:
+        """Be called by the reactor only while there is something to wait for."""
+        wanted = self.life.deadline() is not None and self.life.state not in IS_OVER
+        if wanted and not self._timed:
+            self._house.reactor.add(self)
+        elif self._timed and not wanted:
+            self._house.reactor.remove(self)
+        self._timed = wanted
+        waits = self.life.state in _WAITS_FOR_END
+        (self._house.ending_ones.add if waits else self._house.ending_ones.discard)(self)
 
     def _announce(self) -> None:
         state = self.life.state
@@ -226,7 +253,9 @@ class Running:
             return False
         if self.spec.get(d.KILL_MODE) in (family.PROCESS, family.NONE):
             return True
-        return not self._family().members()
+        # Where no process is, none can begin; so nobody has to look a second time.
+        self._deserted = self._deserted or not self._family().members()
+        return self._deserted
 
     def _start_main(self, index: int) -> None:
         command = self.spec.get(d.EXEC_START)[index]
@@ -291,10 +320,13 @@ class Running:
             death_signal=death,
         )
         order = self._preparer.order(given)
+        self._deserted = False
         return self._house.children.start(execution, order, executed, ended)
 
     def _kill(self, directive: str) -> None:
         get = self.spec.get
+        if self._is_gone():
+            return
         if directive == "KillSignal" and self.restarting:
             directive = "RestartKillSignal"
         number = get(_SIGNALS[directive])
@@ -363,8 +395,7 @@ class Running:
 
     def child_ended(self) -> None:
         """Look again whether anything of it is left: some child of this process has ended."""
-        if self.life.state in _WAITS_FOR_END:
-            self._do(())
+        self._do(())
 
     def deadline(self) -> float | None:
         """Return when something is due; for the reactor."""
@@ -474,6 +505,7 @@ class Running:
             self._house.reactor.unwatch(self._ear.fileno())
             self._ear.close()
             self._ear = None
+        self._house.ending_ones.discard(self)
         if self._timed:
             self._house.reactor.remove(self)
             self._timed = False

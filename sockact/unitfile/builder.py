@@ -5,7 +5,8 @@ value stays; a bad Exec line or account name refuses the unit, but stands it in 
 rest of that.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import attrs
 
@@ -53,6 +54,8 @@ class Builder:
         self.settings: dict[str, Setting] = {}
         self.diagnostics: list[Diagnostic] = []
         self._abandoned = ""
+        # The lists, item by item, so that many lines take no more time than they are long.
+        self._growing: dict[str, dict[object, tuple[object, Origin]]] = {}
 
     def warn(self, origin: Origin, message: str) -> None:
         """Note something that is ignored."""
@@ -81,7 +84,7 @@ class Builder:
             DirectiveError: The unit is refused.
         """
         if not item.value and row.resets:
-            self.settings.pop(row.name, None)
+            self.reset(row)
             return
         try:
             value = self.read(item, row)
@@ -96,9 +99,14 @@ class Builder:
             message = "nobody is whom programs without rights run as; any of them could use it"
             self.warn(item.value_origin, f"{row.name}=: {message}")
         if value == "" and row.resets:
-            self.settings.pop(row.name, None)
+            self.reset(row)
         else:
             self.keep(item, row, value)
+
+    def reset(self, row: Directive[object]) -> None:
+        """Bring back the default."""
+        self.settings.pop(row.name, None)
+        self._growing.pop(row.name, None)
 
     def read(self, item: Assignment, row: Directive[object]) -> object:
         """Read the value of a line.
@@ -130,10 +138,23 @@ class Builder:
         return expand(item.value, self.surroundings.resolve, limit)
 
     def keep(self, item: Assignment, row: Directive[object], value: object) -> None:
-        """Set a value; of a list, add it."""
-        origins: tuple[Origin, ...] = ()
-        if isinstance(value, tuple):
-            origins = (item.origin,) * len(value)
-            if old := self.settings.get(row.name):
-                value, origins = (*old.value, *value), old.origins + origins  # type: ignore[misc]
-        self.settings[row.name] = Setting(value, item.origin, origins)
+        """Set a value; of a list, add what there is."""
+        if not isinstance(value, tuple):
+            self.settings[row.name] = Setting(value, item.origin)
+        elif value:
+            growing = self._growing.setdefault(row.name, {})
+            for one in value:
+                growing[self.key(row, one, len(growing))] = one, item.origin
+            self.settings[row.name] = Setting((), item.origin)
+
+    def key(self, row: Directive[object], one: object, index: int) -> object:
+        """Return what an item of a list replaces if it is already there: by default, nothing."""
+        del row, one
+        return index
+
+    def finished(self) -> Mapping[str, Setting]:
+        """Return the settings, lists with their items."""
+        for name, growing in self._growing.items():
+            items, origins = zip(*growing.values(), strict=True)
+            self.settings[name] = Setting(items, self.settings[name].origin, origins)
+        return MappingProxyType(self.settings)

@@ -15,7 +15,6 @@ import attrs
 from sockact.spec import AsValue, Origin
 from sockact.unitfile.specifiers import expand as expand_specifiers
 from sockact.unitfile.values import (
-    BLANKS,
     RefusedError,
     next_word,
     quote_escaped,
@@ -94,15 +93,17 @@ def _expanded(word: str, environ: Mapping[str, str]) -> list[str]:
     return [_replace(word, environ)]
 
 
-_VARIABLE = r"\$(?:\$|\{([^}]*)\})"
+_VARIABLE = r"\$(?:\$|\{([^}]*)(\}|\Z))"
 
 
 def _replace(word: str, environ: Mapping[str, str]) -> str:
-    if "$" not in word:
-        return word
-    return re.compile(_VARIABLE).sub(
-        lambda match: "$" if match[1] is None else environ.get(match[1], ""), word
-    )
+    def meaning(match: re.Match[str]) -> str:
+        name, end = match[1], match[2]
+        if name is None:
+            return "$"
+        return environ.get(name, "") if end else match[0]
+
+    return re.compile(_VARIABLE).sub(meaning, word) if "$" in word else word
 
 
 def _split(value: str) -> list[str]:
@@ -228,14 +229,12 @@ class _Reading:
     def _arguments(self) -> list[str]:
         found: list[str] = []
         while True:
-            rest = self._text[self._position :].lstrip(BLANKS)
-            self._position = len(self._text) - len(rest)
             # Only an unquoted one, which next_word() cannot tell from others.
-            if re.match(_SEPARATOR, rest):
-                self.more = self._position + 1
-                return found
-            if re.match(_SEMICOLON, rest):
-                self._position += 2
+            if match := re.compile(_SEMICOLON).match(self._text, self._position):
+                self._position = match.end()
+                if not match[1]:
+                    self.more = self._position
+                    return found
                 found.append(";")
                 continue
             try:
@@ -248,8 +247,7 @@ class _Reading:
             found.append(self._expand(word))
 
 
-_SEPARATOR = r";(?=[ \t\n\r]|$)"
-_SEMICOLON = r"\\;(?=[ \t\n\r]|$)"
+_SEMICOLON = r"[ \t\n\r]*(\\?);(?=[ \t\n\r]|\Z)"
 
 
 def _prefixes(word: str) -> tuple[set[str], str]:

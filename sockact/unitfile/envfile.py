@@ -14,9 +14,9 @@ from sockact.unitfile.values import BLANKS, is_text, is_variable
 
 _KEY = re.compile(r"[^\n\r][^=\n\r]*")
 _COMMENT = re.compile(r"[^\n\r]*")
-_SINGLE = re.compile(r"'([^']*)(?:'|$)")
-_DOUBLE = re.compile(r'"((?:[^"\\]|\\(?:.|\n|$))*)(?:"|$)', re.DOTALL)
-_DOUBLE_ESCAPE = re.compile(r"\\(.|$)", re.DOTALL)
+_SINGLE = re.compile(r"'([^']*)(?:'|\Z)")
+_DOUBLE = re.compile(r'"([^"\\]*(?:\\(?:.|\Z)[^"\\]*)*)(?:"|\Z)', re.DOTALL)
+_DOUBLE_ESCAPE = re.compile(r"\\(.|\Z)", re.DOTALL)
 
 
 def parse_env_file(
@@ -74,7 +74,7 @@ def _value(text: str, position: int) -> tuple[str, int]:
 
 def _unquote(match: re.Match[str]) -> str:
     char = match[1]
-    if char == "\n":
+    if char in ("", "\n"):
         return ""
     return char if char in '"\\`$' else match[0]
 

@@ -147,7 +147,7 @@ def _unquote(value: str) -> str:
     return unquote(value)
 
 
-def _settings(text: _Text, query: str, start: int) -> dict[str, Setting]:
+def _settings(text: _Text, query: str, start: int, *, supervised: bool) -> dict[str, Setting]:
     from sockact.unitfile.unit import read_setting  # noqa: PLC0415 - only where there is a query
 
     settings: dict[str, Setting] = {}
@@ -157,7 +157,9 @@ def _settings(text: _Text, query: str, start: int) -> dict[str, Setting]:
         if not equals or not name:
             raise text.wrong("a directive is written Name=Value", start, end)
         try:
-            row, setting = read_setting(name, _unquote(value), Origin(text.text))
+            row, setting = read_setting(
+                name, _unquote(value), Origin(text.text), supervised=supervised
+            )
         except ValueError as error:
             raise text.wrong(str(error), start, end) from None
         if row.value in values.LISTS and (old := settings.get(name)):
@@ -185,13 +187,14 @@ def _systemd_address(text: _Text, start: int, body: str, kind: Kind) -> list[Add
         raise text.wrong(message, start, start + len(body)) from None
 
 
-def parse_listen(text: str, *, bare: Kind = Kind.STREAM) -> SocketSpec:
+def parse_listen(text: str, *, bare: Kind = Kind.STREAM, supervised: bool = False) -> SocketSpec:
     """Read the text of one ``--listen`` option.
 
     Args:
         text: ``[NAME=]SCHEME:ADDRESS[?Directive=Value&…]``, or an address as
             ``ListenStream=`` takes it, without a scheme.
         bare: What an address without a scheme is.
+        supervised: Whether there is a supervisor, for whom some directives are.
 
     Raises:
         ListenTextError: It is wrong; the message says which part.
@@ -208,7 +211,7 @@ def parse_listen(text: str, *, bare: Kind = Kind.STREAM) -> SocketSpec:
             raise ValueError("the name is empty")
     except ValueError as error:
         raise whole.wrong(str(error), 0, max(start, 1)) from None
-    settings = _settings(whole, query, end + 1) if mark else {}
+    settings = _settings(whole, query, end + 1, supervised=supervised) if mark else {}
     scheme, colon, rest = body.partition(":")
     if colon and scheme in SCHEMES:
         kind, version = SCHEMES[scheme]

@@ -115,48 +115,28 @@ class _Builder(Builder):
                 self.warn(item.value_origin, f"{row.name}=: {error}; ignored")
         return frozenset(found) if row.value is Value.STATUSES else tuple(found)
 
-    def _new(self, row: Directive[object], items: tuple[object, ...]) -> tuple[object, ...]:
-        """Return those of `items` that the list does not have yet, each once."""
-        old = self.settings.get(row.name)
-        have = old.value if old else ()
-        return tuple(item for item in dict.fromkeys(items) if item not in have)  # type: ignore[operator]
-
     def keep(self, item: Assignment, row: Directive[object], value: object) -> None:
-        old = self.settings.get(row.name)
-        if isinstance(value, frozenset):
-            if old:
-                value |= old.value  # type: ignore[operator]
-            if value:
-                self.settings[row.name] = Setting(value, item.origin)
-        elif row.value is Value.LIMIT:
+        if row.value is Value.LIMIT:  # a pair, and no list
             self.settings[row.name] = Setting(value, item.origin)
-        elif row.value is Value.ENVIRONMENT:
-            self._add_variables(item, row, value)  # type: ignore[arg-type]
+        elif isinstance(value, frozenset):
+            old = self.settings.get(row.name)
+            if value or old:
+                union = value | old.value if old else value  # type: ignore[operator]
+                self.settings[row.name] = Setting(union, item.origin)
         else:
-            if row.value in _SETS:
-                value = self._new(row, value)  # type: ignore[arg-type]
-            if value != ():
-                super().keep(item, row, value)
+            super().keep(item, row, value)
 
-    def _add_variables(
-        self, item: Assignment, row: Directive[object], added: tuple[tuple[str, str], ...]
-    ) -> None:
-        """Add variables; a new value of one that is there takes its place."""
-        old = self.settings.get(row.name, Setting((), item.origin))
-        found = dict(old.value)  # type: ignore[call-overload]
-        places = dict(zip(found, old.origins, strict=True))
-        for name, value in added:
-            found[name], places[name] = value, item.origin
-        if found:
-            self.settings[row.name] = Setting(
-                tuple(found.items()), item.origin, tuple(places[name] for name in found)
-            )
+    def key(self, row: Directive[object], one: object, index: int) -> object:
+        if row.value is Value.ENVIRONMENT:
+            assert isinstance(one, tuple)
+            return one[0]
+        return one if row.value in _SETS else index
 
     def build(self) -> ServiceSpec:
         return complete(
             ServiceSpec(
                 self.name,
-                MappingProxyType(self.settings),
+                self.finished(),
                 tuple(self.diagnostics),
                 self.path,
             )
@@ -329,7 +309,7 @@ def read_setting(name: str, text: str, origin: Origin) -> tuple[Directive[object
     builder.set(item, row)
     if builder.diagnostics:
         raise ValueError(builder.diagnostics[0].message)
-    return row, builder.settings.get(row.name, Setting(row.default, origin))
+    return row, builder.finished().get(row.name, Setting(row.default, origin))
 
 
 def _no_specifier(_letter: str) -> None:

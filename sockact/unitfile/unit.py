@@ -119,21 +119,22 @@ class _Builder(Builder):
         unset = INFINITY if row.value is Value.SPAN else 2**32 - 1
         if row.name in _LIMITS and value == unset:
             # systemd takes it for its mark of "not set".
-            self.settings.pop(row.name, None)
+            self.reset(row)
             return
         super().keep(item, row, value)
         if row.moment is Moment.NEVER:
             self.warn(item.origin, f"{row.name}= has no effect: {row.without_manager}")
 
     def build(self) -> SocketSpec:
-        name = spec_name(self.settings) or self.name
+        settings = self.finished()
+        name = spec_name(settings) or self.name
         spec = SocketSpec(
             self.name,
             tuple(
                 ListenerSpec(kind, address, name, origin)  # type: ignore[arg-type]
                 for kind, address, origin in self.listeners
             ),
-            MappingProxyType(self.settings),
+            settings,
             tuple(self.diagnostics),
             self.path,
         )
@@ -221,8 +222,16 @@ def interpret(
         raise
 
 
-def read_setting(name: str, text: str, origin: Origin) -> tuple[Directive[object], Setting]:
+def read_setting(
+    name: str, text: str, origin: Origin, *, supervised: bool = False
+) -> tuple[Directive[object], Setting]:
     """Read ``Name=text`` as said outside a unit file, for one listener or for all.
+
+    Args:
+        name: The directive.
+        text: Its value.
+        origin: Where it was said.
+        supervised: Whether there is a supervisor, for whom some directives are.
 
     Raises:
         ValueError: There is no such directive, it cannot be said there, or its value is wrong.
@@ -231,7 +240,9 @@ def read_setting(name: str, text: str, origin: Origin) -> tuple[Directive[object
     if row is None:
         near = d.nearest(name, d.TABLE)
         raise ValueError(f"unknown directive {name}" + (f"; did you mean {near}?" if near else ""))
-    if row.moment in (Moment.LISTENER, Moment.MANAGER, Moment.NEVER):
+    if row.moment in (Moment.LISTENER, Moment.NEVER) or (
+        row.moment is Moment.MANAGER and not supervised
+    ):
         why = row.without_manager or "a listener is written as SCHEME:ADDRESS"
         raise ValueError(f"{name}= has no effect here: {why}")
     if not text and (row.resets or row.value in values.LISTS):

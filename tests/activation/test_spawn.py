@@ -269,6 +269,8 @@ def test_a_thousand_descriptors() -> None:
         assert set(map(int, seen["fds"])) == set(range(1003))
         assert seen["environ"]["LISTEN_FDS"] == "1000"
         assert seen["environ"]["LISTEN_FDNAMES"].split(":")[999] == "n999"
+        silent = _seen(files, names=tuple("n" for _ in files), listen=False)
+        assert set(map(int, silent["fds"])) == set(range(1003))
     finally:
         for fd in files:
             os.close(fd)
@@ -514,6 +516,29 @@ def test_handlers_do_not_run_in_the_child(short_dir: Path) -> None:
 
 
 @EVERY_WAY
+def test_signals_that_come_all_the_time() -> None:
+    """However close to the fork a signal comes, its handler runs here, and only here."""
+    here = os.getpid()
+    caught: list[int] = []
+
+    def handle(number: int, _frame: object) -> None:
+        if os.getpid() != here:
+            os._exit(99)
+        caught.append(number)
+
+    before = signal.signal(signal.SIGALRM, handle)
+    execution = _execution("/bin/true", names=("a",))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+        for _ in range(50):
+            assert _run(execution, [0]) == 0
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert caught
+
+
+@EVERY_WAY
 def test_signal_mask_here_is_left_alone() -> None:
     """The signal mask, the umask and the directory of this process are what they were before."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -665,17 +690,19 @@ def test_user_that_may_not_be(way: Way) -> None:
         os.setgroups([])
         os.setresgid(54321, 54321, 54321)
         os.setresuid(54321, 54321, 54321)
-        for uid, gid in ((54321, 54321), (54322, 54321), (54321, 54322)):
-            who = Identity(uid, gid, (gid,), None)
+        for uid, gid, more in ((54321, 54321, ()), (54322, 54321, ()), (54321, 54322, ()),
+                               (54321, 54321, (54323,))):
+            who = Identity(uid, gid, (gid, *more), None, more)
             child = spawn.spawn(Execution("/bin/true", ("true",), dict(os.environ), who=who))
             failure = child.wait_started()
             status = os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
             print(failure and (failure.errno, failure.step), status, failure)
     """
-    one, two, three = _script(script).splitlines()
+    one, two, three, four = _script(script).splitlines()
     assert one == "None 0 None"
     assert two == "(1, 'user') 217 cannot run true: uid 54322: Operation not permitted"
     assert three == "(1, 'group') 216 cannot run true: gid 54322: Operation not permitted"
+    assert four.startswith("(1, 'group') 216 ")
 
 
 def test_groups_besides_those_of_the_user() -> None:

@@ -15,9 +15,12 @@ import time
 from collections.abc import Callable
 
 from sockact.errors import ListenTextError, UnitError
+from sockact.service_directives import EXEC_START
 from sockact.unitfile.builder import Surroundings
-from sockact.unitfile.grammar import parse
+from sockact.unitfile.envfile import parse_env_file
+from sockact.unitfile.grammar import SERVICE_SECTIONS, parse
 from sockact.unitfile.listen import parse_listen
+from sockact.unitfile.service import interpret as interpret_service
 from sockact.unitfile.unit import interpret
 
 SURROUNDINGS = Surroundings({"i": "x", "t": "/run", "n": "fuzz.socket"}.get)
@@ -28,6 +31,12 @@ CORPUS = [
     b"[Socket]\nListenDatagram=@x\\\n# c\n y\nKeepAliveTimeSec=1min 30s .5us\nReceiveBuffer=1G 5M\n",
     b"\xef\xbb\xbf[X-A]\r\nq\r\n[Socket]\0ListenNetlink=route 3\rSocketMode=0660\n\rIPTOS=\n",
     b"[Socket]\nListenMessageQueue=/q\nExecStartPre=-/bin/sh -c 'a \\\"b\\\" \\u00e9'\nAccept=no\n",
+    (
+        b"[Unit]\nConflicts=a.service\n[Service]\nType=notify\nExecStart=-@/bin/a b '$A' ${B} \\; ; c %i\n"
+        b'Environment=A=1 "B=2 3"\nLimitNOFILE=1:2\nSuccessExitStatus=1 HUP\nUser=a\nTimeoutSec=3\n'
+    ),
+    b"[Service]\nExecStart=a\nOpenFile=/a:b:append\nStandardInput=fd:x\nX-Ready=tcp:80\nUMask=7\n",
+    b'A=1\n# c \\\nB=\'x\ny\' "z\\"" t\\\nC=\\ d\n',
     b"web=tcp:[fe80::1]:80-90%eth0?Backlog=5&NoDelay=yes&Symlinks=/a%20/b",
     b"tcp:localhost:http?SocketMode=0600",
     b"unix-seqpacket:@a",
@@ -42,11 +51,22 @@ TOKENS = [
 
 
 def fuzz_one(data: bytes) -> None:
-    """Give `data` to both readers; any exception but their own is a fault."""
+    """Give `data` to each reader; any exception but their own is a fault."""
     try:
         assignments, _ = parse(data, "fuzz")
         interpret("fuzz.socket", assignments, SURROUNDINGS)
     except UnitError:
+        pass
+    try:
+        assignments, _ = parse(data, "fuzz", sections=SERVICE_SECTIONS)
+        service = interpret_service("fuzz.service", assignments, SURROUNDINGS)
+        for command in service.get(EXEC_START):
+            command.arguments({"A": "a b", "B": "'"})
+    except UnitError:
+        pass
+    try:
+        parse_env_file(data)
+    except ValueError:
         pass
     try:
         parse_listen(data.decode("utf-8", "surrogateescape"))
@@ -97,6 +117,24 @@ SHAPES: dict[str, Callable[[int], bytes]] = {
     "blanks": lambda n: b"[Socket]\nA" + b" \t" * n + b"=" + b" " * n,
     "non-characters": lambda n: b"[Socket]\nA=" + b"\xc3\xa9" * n + b"\xef\xbf\xbe",
     "bad byte far out": lambda n: b"[Socket]\nA=\\\n" + b"\xc3\xa9\\\n" * n + b"\xff",
+    "list lines": lambda n: b"[Socket]\nListenStream=80\n" + b"ExecStartPre=a\n" * n,
+    "words of a command": lambda n: b"[Service]\nExecStart=a" + b" b" * n,
+    "commands of a line": lambda n: b"[Service]\nType=oneshot\nExecStart=a" + b" ; b" * n,
+    "semicolons": lambda n: b"[Service]\nExecStart=a" + b" \\; ;;" * n,
+    "open variables": lambda n: b"[Service]\nExecStart=a x" + b"${" * n,
+    "variables": lambda n: b"[Service]\nExecStart=a x" + b"${A}$$" * n,
+    "environment": lambda n: (
+        b"[Service]\nExecStart=a\n" + b"".join(b"Environment=A%d=1\n" % i for i in range(n))
+    ),
+    "environment in a line": lambda n: b"[Service]\nExecStart=a\nEnvironment=" + b"A=1 " * n,
+    "names": lambda n: (
+        b"[Service]\nExecStart=a\nPassEnvironment=" + b"".join(b"A%d " % i for i in range(n))
+    ),
+    "statuses": lambda n: b"[Service]\nExecStart=a\n" + b"SuccessExitStatus=1 2\n" * n,
+    "foreign keys": lambda n: b"[Service]\nExecStart=a\n" + b"PrivateTmp=1\n" * n,
+    "quotes of a file": lambda n: b"A=" + b"''\"\"" * n,
+    "escapes of a file": lambda n: b'A="' + b"\\a" * n,
+    "blanks of a file": lambda n: b"A=a" + b" " * n + b"b\n" + b" \t\r" * n,
     "query": lambda n: b"tcp:80?" + b"Symlinks=/a&" * n,
     "colons": lambda n: b"tcp:" + b":" * n,
     "dashes": lambda n: b"tcp:" + b"1-" * n,

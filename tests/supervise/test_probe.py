@@ -200,14 +200,6 @@ def test_a_host_that_does_not_exist(reactor: Reactor) -> None:
         assert trial.probe.reason == trial.said[0]
 
 
-def test_names_can_be_looked_up_before(reactor: Reactor) -> None:
-    """Places that are given are used, and nobody is asked."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        places = [(int(socket.AF_INET), server.getsockname())]
-        with _trial(reactor, "tcp:no-such-host.invalid:80", places=places) as trial:
-            trial.succeeds()
-
-
 def test_resolve() -> None:
     """A port alone is the loopback of each IP version that there is."""
     readiness = parse_readiness("tcp:81")
