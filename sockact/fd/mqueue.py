@@ -86,6 +86,36 @@ def _look(name: str) -> os.stat_result | None:
         os.close(fd)
 
 
+class _Time(ctypes.Structure):
+    """``struct timespec``."""
+
+    _fields_ = [("tv_sec", ctypes.c_long), ("tv_nsec", ctypes.c_long)]
+
+
+def discard(fd: int) -> bool:
+    """Take a message from a queue and throw it away, without waiting, though it may block.
+
+    Returns:
+        Whether there was one.
+
+    Raises:
+        OSError: mq_timedreceive(3) failed for another reason.
+    """
+    attributes = _Attributes()
+    _checked(_function("mq_getattr")(fd, ctypes.byref(attributes)))
+    size = attributes.mq_msgsize
+    past = ctypes.byref(_Time(0, 0))
+    buffer = ctypes.create_string_buffer(size)
+    try:
+        receive = _function("mq_timedreceive")
+        _checked(receive(fd, buffer, ctypes.c_size_t(size), None, past))
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.ETIMEDOUT, errno.EINTR):
+            return False
+        raise
+    return True
+
+
 def unlink_queue(name: str) -> None:
     """Remove a queue's name.
 

@@ -14,7 +14,6 @@ import signal
 import socket as _socket
 import sys
 import threading
-from collections.abc import Callable
 
 from sockact.fd.probe import borrowed
 
@@ -86,12 +85,12 @@ def _interrupted(name: str, *arguments: object) -> int:
     """
     import ctypes  # noqa: PLC0415 - as above
 
-    call: Callable[..., int] = getattr(ctypes.CDLL(None, use_errno=True), name)
+    call = getattr(ctypes.CDLL(None, use_errno=True), name)
     signal.signal(signal.SIGALRM, _wake)
     # It comes again and again, as the first may come before the call.
     before = signal.setitimer(signal.ITIMER_REAL, _INTERRUPT, _INTERRUPT)
     try:
-        result = call(*arguments)
+        result: int = call(*arguments)
     finally:
         signal.setitimer(signal.ITIMER_REAL, *before)
     if result < 0:

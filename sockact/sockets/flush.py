@@ -18,6 +18,7 @@ from sockact.sockets.accept import TRANSIENT
 _CONNECTIONS = 1024  # systemd: MAX_FLUSH_ITERATIONS
 _READS = 16384  # systemd goes on for ever; more than any queue holds, and over in a moment
 _BYTES = 4096
+_ERRORS = 8
 
 
 def flush(fd: int) -> int:
@@ -42,9 +43,10 @@ def flush(fd: int) -> int:
                 return _flush_datagrams(sock)
             finally:
                 sock.detach()
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            return _flush_bytes(fd)
         if is_mq(fd):
             return _flush_queue(fd)
-        return _flush_bytes(fd)
     return 0
 
 
@@ -63,11 +65,40 @@ def _flush_connections(fd: int) -> int:
 
 
 def _flush_datagrams(sock: _socket.socket) -> int:
+    count = errors = 0
+    while count < _READS and errors < _ERRORS:
+        try:
+            data = sock.recv(_BYTES, _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            break
+        except OSError:  # that one is taken now: a lost message, or what ICMP said
+            errors += 1
+            continue
+        if not data and _is_at_end(sock):
+            break
+        count += 1
+    return count
+
+
+def _is_at_end(sock: _socket.socket) -> bool:
+    """Whether an empty message was none: nothing will ever be received any more."""
+    poll = select.poll()
+    poll.register(sock, getattr(select, "POLLRDHUP", 0))
+    return bool(poll.poll(0))
+
+
+def _flush_queue(fd: int) -> int:
+    from sockact.fd.mqueue import discard  # noqa: PLC0415 - it loads ctypes
+
+    count = 0
+    while count < _READS and discard(fd):
+        count += 1
+    return count
+
+
+def _flush_bytes(fd: int) -> int:
     count = 0
     with contextlib.suppress(OSError):
-        while count < _READS:
-            data = sock.recv(_BYTES, _socket.MSG_DONTWAIT)
-            if not data and _is_over(sock):
-                break
+        while count < _READS and nowait.read(fd, _BYTES):
             count += 1
     return count

@@ -327,7 +327,7 @@ class Manager:
                 del self._idle_due[name]
                 continue
             last = max(unit.active_since for unit in units)
-            if any(_connections(unit) for unit in units):
+            if any(_is_used(unit) for unit in units):
                 self._idle_due[name] = now + min(limit, IDLE_CHECK_SECONDS)
                 for unit in units:
                     unit.active_since = now
@@ -497,8 +497,8 @@ def _follow(service: Service) -> Callable[[str], None]:
     return done
 
 
-def _connections(unit: SocketUnit) -> int:
-    return sum(connections(number) or 0 for number in unit.sockets.filenos())
+def _is_used(unit: SocketUnit) -> bool:
+    return any(connections(number, enough=1) for number in unit.sockets.filenos())
 
 
 def _open_files(specs: Sequence[d.OpenFileSpec]) -> Iterator[Given]:

@@ -358,6 +358,8 @@ class Service:
         if self._house.ending:
             return "resources"
         if not self._is_allowed(self._house.now()):
+            if self.current is not None:
+                self._settle(self.current)
             self._tell()
             return "service-start-limit-hit"
         waiting = [slot for slot in self._due if slot >= 0]
@@ -383,6 +385,8 @@ class Service:
             self.current.stop()
         for one in self.former:
             one.stop()
+        for one in self.all():  # it may have been over, and only waited for its next start
+            self._settle(one)
         self._tell()
 
     def restart(self) -> None:

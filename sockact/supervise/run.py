@@ -35,6 +35,7 @@ from sockact.supervise.open import Opening, listening
 from sockact.supervise.relay import Signals
 from sockact.supervise.renew import Service
 from sockact.supervise.replace import Replacement
+from sockact.supervise.respond import Responder
 from sockact.supervise.store import Stored
 from sockact.supervise.tables import Unit
 
@@ -119,6 +120,7 @@ class Supervisor:
         self._rest = SocketSet()
         self._told_ready = False
         self._wants_end = False
+        self._mirrored: list[Service] = []
         self._has_changed = True
         self._faults = 0
         self._successor = ""
@@ -255,8 +257,6 @@ class Supervisor:
         self._restore(parked)
         tenure = self.tenure
         if tenure is not None:
-            from sockact.supervise.respond import Responder  # noqa: PLC0415 - imports us
-
             tenure.commands = Responder(self).command
             for service in self.manager.services.values():
                 self._mirror(service)
@@ -411,7 +411,9 @@ class Supervisor:
     def _mirror(self, service: Service) -> None:
         """Have what a service stores passed on with a takeover."""
         tenure, name = self.tenure, service.name
-        assert tenure is not None
+        if tenure is None or service in self._mirrored:
+            return
+        self._mirrored.append(service)
 
         def added(one: Stored) -> None:
             with contextlib.suppress(OSError):
@@ -482,19 +484,11 @@ class Supervisor:
                 replacement.give_up(str(error))  # which tells us again
                 return
             else:
-                for name, service in self.manager.services.items():
-                    if self.tenure is not None and name not in self._mirrored():
-                        self._mirror(service)
+                for service in self.manager.services.values():
+                    self._mirror(service)
                 logger.info("replaced")
         done(why)
         self._look()
-
-    def _mirrored(self) -> set[str]:
-        return {
-            name
-            for name, service in self.manager.services.items()
-            if service.store.added.__module__ == __name__
-        }
 
     # --- the end ----------------------------------------------------------------------------------
 

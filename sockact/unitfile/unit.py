@@ -248,9 +248,20 @@ def read_setting(
     if not text and (row.resets or row.value in values.LISTS):
         return row, Setting(row.default, origin)
     try:
+        if row.value is Value.COMMANDS:
+            return row, Setting(_commands(text, origin), origin)
         return row, Setting(values.READERS[row.value](text), origin)
     except ValueError as error:
         raise ValueError(f"{name}=: {error}") from None
+
+
+def _commands(text: str, origin: Origin) -> object:
+    from sockact.unitfile.command import parse_commands  # noqa: PLC0415 - few say some
+
+    def complain(message: str) -> None:
+        raise ValueError(message)
+
+    return parse_commands(text.replace("%", "%%"), origin=origin, warn=complain)
 
 
 def override(spec: SocketSpec, changes: Mapping[str, Setting]) -> SocketSpec:

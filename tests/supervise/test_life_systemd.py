@@ -470,7 +470,9 @@ class Simulation:
 
     def _over(self) -> None:
         how = self._exit
-        status = how and (("signal", how.signal) if how.signal else ("exit", how.status))
+        status = None
+        if how is not None:
+            status = ("signal", how.signal) if how.signal else ("exit", how.status)
         may = self.life.restarts and not self._stopped
         if may and shall_restart(self.spec, self.life.result, status):
             self._at(delay(self.spec, self.restarts), self._start)
@@ -568,22 +570,21 @@ class Simulation:
         process.alive = False
         process.ended(how)
 
+    def _judge(self, how: Exit, *, main: bool) -> str:
+        success: frozenset[tuple[str, int]] = self.spec.get(d.SUCCESS_EXIT_STATUS)
+        oneshot = not main or self.spec.get(d.TYPE) == "oneshot"
+        if how.is_clean(success, oneshot=oneshot):
+            return "success"
+        return "signal" if how.signal else "exit-code"
+
     def _main_ended(self, how: Exit) -> None:
         self._main, self._exit = None, how
-        clean = how.is_clean(
-            self.spec.get(d.SUCCESS_EXIT_STATUS), oneshot=self.spec.get(d.TYPE) == "oneshot"
-        )
-        self._do(self.life.main_ended(_result(how, clean=clean), self.now))
+        self._do(self.life.main_ended(self._judge(how, main=True), self.now))
 
     def _control_ended(self, how: Exit) -> None:
         self._control = None
-        clean = how.is_clean(self.spec.get(d.SUCCESS_EXIT_STATUS), oneshot=True)
-        result = _result(how, clean=clean)
+        result = self._judge(how, main=False)
         self._do(self.life.command_ended(result, self.now, status=how.status))
-
-
-def _result(how: Exit, *, clean: bool) -> str:
-    return "success" if clean else "signal" if how.signal else "exit-code"
 
 
 def _shown(state: Instance) -> str:
@@ -621,8 +622,7 @@ def _real(units: Path, ours: Mapping[str, Seen]) -> dict[str, Seen]:
             for verb, units_told in tell.items():
                 machine.run("systemctl", "--no-block", *verb.split(), *units_told)
             done = not tell and all(
-                shown[name]["SubState"] == seen.path[-1]
-                and (shown[name]["SubState"] != "dead" or shown[name]["InactiveExitTimestamp"])
+                shown[name]["SubState"] == seen.path[-1] and not shown[name].get("Job")
                 for name, seen in ours.items()
             )
             settled = settled + 1 if done else 0
@@ -654,7 +654,7 @@ def _run_of(command: str) -> str:
 
 
 def _show(machine: Systemd) -> dict[str, dict[str, str]]:
-    properties = "Id,SubState,InactiveExitTimestamp"
+    properties = "Id,SubState,Job"
     done = machine.run(
         "systemctl", "show", f"--property={properties}", *(f"{name}.service" for name in CASES)
     )

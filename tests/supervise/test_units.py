@@ -133,7 +133,7 @@ class TestOnDemand:
         with running(units) as run:
             first = _pid(address)
             with socket.create_connection(address, SECONDS) as sock:
-                sock.sendall(b"GET /pid HTTP/1.1\r\nHost: x\r\n\r\n")
+                sock.sendall(b"GET /slow/2 HTTP/1.0\r\n\r\n")
                 time.sleep(1.5)
                 assert run.pids("web.service") == [first]
             run.state_becomes("web.service", "dead")

@@ -8,7 +8,7 @@ import pytest
 import sockact
 from sockact.errors import UnitError, UnitNotFoundError
 from sockact.spec import SocketSpec
-from sockact.unitfile.load import load_spec, machine_specifiers, search_path
+from sockact.unitfile.load import load_spec, search_path
 
 UNIT = "[Socket]\nListenStream=@sockact\n"
 
@@ -201,25 +201,6 @@ def test_search_path() -> None:
     assert user.index("/h/.config/systemd/user") < user.index("/etc/systemd/user")
     assert "/r/systemd/user" in user
     assert "/h/.local/share/systemd/user" in user
-
-
-def test_machine_specifiers() -> None:
-    """Each letter means what systemd.unit(5) says, for the system and for a user."""
-    system = machine_specifiers({"HOME": "/root"}, user=False)
-    assert [system(x) for x in "tSCLET"] == [
-        "/run", "/var/lib", "/var/cache", "/var/log", "/etc", "/tmp",
-    ]  # fmt: skip
-    user = machine_specifiers({"HOME": "/h", "XDG_RUNTIME_DIR": "/r", "TMPDIR": "/t"}, user=True)
-    assert [user(x) for x in "tSCETV"] == [
-        "/r", "/h/.local/state", "/h/.cache", "/h/.config", "/t", "/t",
-    ]  # fmt: skip
-    assert system("U") == str(os.getuid())
-    assert system("H") == os.uname().nodename
-    assert system("v") == os.uname().release
-    assert system("a")
-    assert system("z") is None
-    for letter in "uhsgGlqbowWBMA":
-        assert system(letter) is not None
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ import pytest
 
 from sockact import directives as d
 from sockact.errors import DirectiveError
-from sockact.spec import INFINITY, Directive, Kind, Moment, SocketSpec, Value
+from sockact.spec import INFINITY, Directive, Kind, Moment, Origin, SocketSpec, Value
 from sockact.unitfile.builder import Surroundings
 from sockact.unitfile.command import Command
 from sockact.unitfile.foreign import foreign_key, unit_section
 from sockact.unitfile.grammar import parse
-from sockact.unitfile.unit import LISTEN_KINDS, interpret, write
+from sockact.unitfile.unit import LISTEN_KINDS, interpret, read_setting, write
 from sockact.unitfile.values import READERS
 
 SURROUNDINGS = Surroundings({"t": "/run", "i": "x", "n": "web.socket"}.get)
@@ -288,3 +288,15 @@ def test_writes_what_it_reads() -> None:
     spec = interpret("web.socket", assignments, SURROUNDINGS)
     assert write(spec) == text
     assert not spec.diagnostics
+
+
+def test_commands_can_be_said_elsewhere() -> None:
+    """With a supervisor commands are read outside a unit, too, without specifiers."""
+    row, setting = read_setting("ExecStartPre", "/bin/a 5% b", Origin("x"), supervised=True)
+    assert row == d.TABLE["ExecStartPre"]
+    assert setting.value == (Command("/bin/a", ("/bin/a", "5%", "b")),)
+    for text in ("a/b", "-a/b", "a \\q"):
+        with pytest.raises(ValueError, match=r"^ExecStartPre=: "):
+            read_setting("ExecStartPre", text, Origin("x"), supervised=True)
+    with pytest.raises(ValueError, match="has no effect here"):
+        read_setting("ExecStartPre", "/bin/a", Origin("x"))
