@@ -3,7 +3,7 @@
 import gc
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -18,6 +18,7 @@ from sockact.cli.logs import logging_to
 from sockact.spec import Origin, ServiceSpec, Setting, SocketSpec
 from sockact.supervise.definitions import Definitions
 from sockact.supervise.gather import Search, command_service, for_command, for_units
+from sockact.supervise.inherit import Inheritance, unit_for
 from sockact.supervise.prepare import base_environ
 from sockact.supervise.run import Settings, Supervisor
 from sockact.supervise.where import own_path
@@ -54,10 +55,16 @@ def serve(chosen: definitions.Definitions, runs: program.Program, **given: Any) 
     given = {**_DEFAULTS, **given}
     gc.enable()  # a launcher lives without a collector, but a supervisor lives for years
     gathering = Gathering(chosen, runs, given)
-    gathering.load()  # every fault of the command line first
+    found = gathering.load()  # every fault of the command line first
+    inheritance = Inheritance(sockact.listen_fds())
+    try:
+        gathering.adopt(inheritance.unwanted(unit.spec for unit in found.units))
+    except BaseException:
+        inheritance.close()
+        raise
     level = logging.DEBUG if given["verbose"] else logging.INFO
     with logging_to(given["log_format"], level=level) as handler:
-        supervisor = Supervisor(gathering.load, gathering.settings(), output.warn)
+        supervisor = Supervisor(gathering.load, gathering.settings(), output.warn, inheritance)
         handler.attach(supervisor.reactor)
         status = supervisor.run()
     if status != exits.OK:
@@ -88,7 +95,17 @@ class Gathering:
             except ValueError as error:
                 raise click.UsageError(f"--service-property: {error}") from None
             self._changes[row.name] = setting
+        self._adopted: list[SocketSpec] = []
         self._ours(given)
+
+    def adopt(self, entries: Iterable[sockact.NamedSocket]) -> None:
+        """Have the command get what was inherited and is no unit's; say what nobody gets."""
+        for entry in entries:
+            spec = unit_for(entry) if self._runs.command else None
+            if spec is None:
+                output.warn(f"{entry.name}: was passed to sockact, but no unit here wants it")
+            else:
+                self._adopted.append(spec)
 
     def _ours(self, given: Mapping[str, Any]) -> None:
         if given["ready"] is not None:
@@ -153,7 +170,7 @@ class Gathering:
     def _command(self) -> Definitions:
         runs = self._runs
         find_program(runs.command[0], os.environ.get("PATH", ""), runs.chdir)
-        specs = [unit.spec for unit in self._chosen.load("run")]
+        specs = [*self._adopted, *(unit.spec for unit in self._chosen.load("run"))]
         if self._given["accept"]:
             specs = [_accepting(spec) for spec in specs]
         accepts = any(spec.get(directives.ACCEPT) for spec in specs)

@@ -10,9 +10,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from sockact import directives, service_directives
-from sockact.sockets.bind import open_specs
 from sockact.sockets.socketset import NamedSocket, SocketSet
-from sockact.sockets.task import Warn
 from sockact.spec import Origin, Setting, SocketSpec
 
 _MODES = {
@@ -34,14 +32,13 @@ def listening(spec: SocketSpec) -> SocketSpec:
 class Opening:
     """Opens several units as one set, and remembers what undoes the opening of each."""
 
-    def __init__(self, warn: Warn, open_: Callable[[SocketSpec], SocketSet] | None = None) -> None:
+    def __init__(self, open_: Callable[[SocketSpec], SocketSet]) -> None:
         """Begin with nothing.
 
         Args:
-            warn: Called with a line for each option that could not be set.
-            open_: Opens one unit; by default anew.
+            open_: Opens one unit.
         """
-        self._open = open_ or (lambda spec: open_specs([spec], warn=warn))
+        self._open = open_
         self._undo: dict[str, SocketSet] = {}
 
     def open(self, specs: Sequence[SocketSpec]) -> SocketSet:

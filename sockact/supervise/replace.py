@@ -59,7 +59,7 @@ class Replacement:
         self,
         options: Options,
         warn: Warn,
-        open_: Callable[[SocketSpec], SocketSet] | None,
+        open_: Callable[[SocketSpec], SocketSet],
     ) -> None:
         """Open what the definitions add.
 
@@ -71,7 +71,7 @@ class Replacement:
         old = [resolved(listening(spec), options) for spec, _ in present]
         new = [listening(unit.spec) for unit in self.definitions.units]
         self._warn = warn
-        self._opening = Opening(warn, open_)
+        self._opening = Opening(open_)
         try:
             self._change = change(flat, old, new, options, warn, open=self._opening.open)
         except BaseException:

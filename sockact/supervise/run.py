@@ -30,6 +30,7 @@ from sockact.spec import ListenerSpec, SocketSpec
 from sockact.supervise.definitions import Definitions
 from sockact.supervise.family import become_subreaper
 from sockact.supervise.house import House, log, logger
+from sockact.supervise.inherit import Inheritance
 from sockact.supervise.manage import Manager
 from sockact.supervise.open import Opening, listening
 from sockact.supervise.relay import Signals
@@ -98,13 +99,17 @@ class Supervisor:
         since: When it began, in seconds since the epoch.
     """
 
-    def __init__(self, load: Load, settings: Settings, warn: Warn) -> None:
+    def __init__(
+        self, load: Load, settings: Settings, warn: Warn, inheritance: Inheritance | None = None
+    ) -> None:
         """Prepare it.
 
         Args:
             load: Reads the definitions, each time anew.
             settings: How it runs.
             warn: Called with a line for each option that could not be set.
+            inheritance: Sockets that were passed to this process, to be used for units; what no
+                unit wants is closed. Owned here from the start of `run` on.
 
         Raises:
             SockactError: A definition is refused.
@@ -116,6 +121,7 @@ class Supervisor:
         self.since = time.time()
         self.replacement: Replacement | None = None
         self._load = load
+        self._inheritance = inheritance or Inheritance(SocketSet())
         self._warn = warn
         self._rest = SocketSet()
         self._told_ready = False
@@ -202,7 +208,7 @@ class Supervisor:
             raise BootError(f"{failed[0].name}: {failed[0].problem}")
         manager.gathering = False
         units = list(manager.units.values())
-        opening = Opening(self._warn, self._take if self.settings.source else None)
+        opening = Opening(lambda spec: self._inheritance.open(spec, self._open_or_take))
         parked: list[Parked] = []
         specs = [self._resolved(unit.spec) for unit in units]
         if self.settings.path is None:
@@ -223,6 +229,7 @@ class Supervisor:
                 opening.discard()
                 raise
         parts = opening.divide(specs, sockets)
+        self._inheritance.close()
         self._rest = sockets
         self.house.polls = self.tenure is None or not self.tenure.predecessor_drains
         for unit in units:
@@ -242,8 +249,10 @@ class Supervisor:
     def _resolved(self, spec: SocketSpec) -> SocketSpec:
         return resolved(listening(spec), self._options())
 
-    def _take(self, spec: SocketSpec) -> SocketSet:
-        assert self.settings.source is not None
+    def _open_or_take(self, spec: SocketSpec) -> SocketSet:
+        """Return the sockets of a unit, from the holder if there is one."""
+        if self.settings.source is None:
+            return open_specs([spec], warn=self._warn)
         return take_for(
             self.settings.source,
             [spec],
@@ -368,8 +377,7 @@ class Supervisor:
 
     def open(self, unit: SocketSpec) -> SocketSet:
         """Return the sockets of a unit that is started by itself."""
-        spec = self._resolved(unit)
-        return self._take(spec) if self.settings.source else open_specs([spec], warn=self._warn)
+        return self._open_or_take(self._resolved(unit))
 
     def changed(self) -> None:
         """Have other sockets passed on from now on."""
@@ -466,9 +474,7 @@ class Supervisor:
                 list(names) or list(definitions.services),
                 lambda why: self._replaced(why, done),
             )
-            replacement.open(
-                self._options(), self._warn, self._take if self.settings.source else None
-            )
+            replacement.open(self._options(), self._warn, self._open_or_take)
         except (SockactError, OSError) as error:
             done(str(error))
             return
@@ -560,6 +566,7 @@ class Supervisor:
     def _close(self) -> None:
         self.house.polls = False
         self.house.ending = True
+        self._inheritance.close()
         if self.tenure is not None:
             self.tenure.commands = None
             self.tenure.close(self.failure or "the supervisor ends")

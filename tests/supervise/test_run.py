@@ -4,13 +4,14 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import SECONDS, free_port, get
-from tests.supervise.supervisors import server, supervisor
+from tests.helpers import SECONDS, SOCKACT, clean_environ, free_port, get
+from tests.supervise.supervisors import Running, server, supervisor
 
 
 def _address() -> tuple[str, int]:
@@ -23,9 +24,6 @@ def _listen(address: tuple[str, int]) -> list[str]:
 
 def _pid(address: tuple[str, int]) -> int:
     return int(get(address, "/pid")[1])
-
-
-SERVICE = "server.service"
 
 
 def _python(*arguments: str) -> list[str]:
@@ -174,7 +172,7 @@ class TestReplace:
             assert done.returncode == 1
             assert "not ready in time" in done.stderr or "timeout" in done.stderr
             assert _pid(address) == first
-            run.until(lambda: run.pids(NAME.replace(NAME, "sh.service")) == [first])
+            run.until(lambda: run.pids("sh.service") == [first])
 
     def test_by_signal(self, short_dir: Path) -> None:
         """SIGHUP replaces."""
@@ -207,3 +205,52 @@ class TestReplace:
                 assert "status=5" in new.text()
             assert _pid(address) == first
             assert old.report()["generation"] == 1
+
+
+class TestInherited:
+    def test_command_gets_them(self, short_dir: Path) -> None:
+        """Sockets that were passed to the supervisor are the command's, and stay over a replacement."""
+        address = _address()
+        log = short_dir / "log"
+        path = short_dir / "run.rdv"
+        inner = ["--listen", f"own=tcp:127.0.0.1:{free_port()}", *_python()]
+        outer = [*SOCKACT, "exec", *_listen(address), "--"]
+        command = [*outer, *SOCKACT, "run", "--rendezvous", str(path), *inner]
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(command, env=clean_environ(), stderr=stderr)
+        run = Running(process, path, log)
+        try:
+            run.logged("2 sockets open")
+            assert get(address, "/names")[1] == "web:own"
+            first = _pid(address)
+            assert run.ask("replace").returncode == 0
+            assert _pid(address) != first
+            assert get(address, "/names")[1] == "web:own"
+        finally:
+            process.terminate()
+            assert process.wait(SECONDS) == 0
+
+    def test_unit_gets_its_own(self, short_dir: Path) -> None:
+        """A unit whose address is among the inherited sockets gets that one, under its own name."""
+        address = _address()
+        (short_dir / "web.socket").write_text(
+            f"[Socket]\nListenStream={address[0]}:{address[1]}\nFileDescriptorName=mine\n"
+        )
+        (short_dir / "web.service").write_text(f"[Service]\nExecStart={' '.join(server())}\n")
+        log, path = short_dir / "log", short_dir / "run.rdv"
+        extra = ["--listen", f"other=tcp:127.0.0.1:{free_port()}"]
+        command = [*SOCKACT, "exec", *_listen(address), *extra, "--", *SOCKACT, "run"]
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(
+                [*command, "--rendezvous", str(path), str(short_dir / "web.socket")],
+                env=clean_environ(),
+                stderr=stderr,
+            )
+        run = Running(process, path, log)
+        try:
+            run.logged("1 socket open")
+            assert get(address, "/names")[1] == "mine"
+            assert "other: was passed to sockact, but no unit here wants it" in run.text()
+        finally:
+            process.terminate()
+            assert process.wait(SECONDS) == 0
