@@ -92,6 +92,11 @@ class _RunCommand(ProgramCommand):
     help="How long connections of Accept=yes may go on after a takeover; 0 for ever.",
 )
 @click.option(
+    "--stay",
+    is_flag=True,
+    help="After a takeover by somebody else, wait for a signal instead of ending.",
+)
+@click.option(
     "--accept",
     is_flag=True,
     help="One process for each connection of --listen (Accept=yes).",

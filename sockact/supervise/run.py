@@ -28,7 +28,7 @@ from sockact.sockets.socketset import SocketSet
 from sockact.sockets.task import Warn
 from sockact.spec import ListenerSpec, SocketSpec
 from sockact.supervise.definitions import Definitions
-from sockact.supervise.family import become_subreaper
+from sockact.supervise.family import become_subreaper, reap
 from sockact.supervise.house import House, log, logger
 from sockact.supervise.inherit import Inheritance
 from sockact.supervise.manage import Manager
@@ -59,6 +59,8 @@ class Settings:
         environ: The environment that every service begins with.
         search: Where programs without a path are looked up; empty for systemd's own places.
         death_signal: Whether services are stopped by the kernel if this process is killed.
+        stays: Whether this process waits for a signal to end when it has handed everything over, for
+            container managers that start again whatever ends.
         passes_status: Whether the end of the only service is the end of all, with its status.
     """
 
@@ -72,6 +74,7 @@ class Settings:
     environ: Mapping[str, str] = attrs.field(factory=dict)
     search: str = ""
     death_signal: bool = True
+    stays: bool = False
     passes_status: bool = False
 
 
@@ -164,9 +167,13 @@ class Supervisor:
                 self._has_changed = False
                 while not self._has_changed:
                     self._step()
-            return self._status()
+            status = self._status()
         finally:
             self._close()
+        if self.settings.stays and self.place is Place.DRAINING and not self._wants_end:
+            logger.info("has handed everything over; waits for a signal to end")
+            _wait_for_signal()
+        return status
 
     def _step(self) -> None:
         """Wait for the next event; a fault of ours does not end what is served."""
@@ -505,6 +512,7 @@ class Supervisor:
                 service.forward(signal.SIGKILL)
             return
         if self.place is Place.DRAINING:
+            self._wants_end = True
             self.manager.stop_services(instances=True)
             return
         self._wants_end = True
@@ -582,6 +590,14 @@ class Supervisor:
         if self.signals is not None:
             self.signals.close()
         self.reactor.close()
+
+
+def _wait_for_signal() -> None:
+    ends = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*ends, signal.SIGCHLD})
+    while signal.sigwait({*ends, signal.SIGCHLD}) == signal.SIGCHLD:
+        for _ in reap():
+            pass
 
 
 def _listeners(sockets: SocketSet) -> tuple[ListenerSpec, ...]:

@@ -254,3 +254,15 @@ class TestInherited:
         finally:
             process.terminate()
             assert process.wait(SECONDS) == 0
+
+
+def test_stay(short_dir: Path) -> None:
+    """With --stay a supervisor that was succeeded waits for a signal, and then ends with 0."""
+    address = _address()
+    with supervisor(short_dir, "--stay", *_listen(address), *_python()) as old:
+        assert _pid(address)
+        with supervisor(short_dir, *_listen(address), *_python(), name="new"):
+            old.logged("has handed everything over")
+            assert old.process.poll() is None
+            assert _pid(address)
+            assert old.end() == 0
