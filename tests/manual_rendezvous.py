@@ -271,8 +271,14 @@ def render_limits() -> str:
         (f"{messages.NAME_MAX}", "characters in the name of a set or a descriptor"),
         (f"{messages.TEXT_MAX}", "characters in any other string, but the text of an answer"),
         (f"{messages.ANSWER_MAX}", "characters in the answer to a command, in all its parts"),
-        (f"{messages.PART_MAX}", "characters in one part, as sockact writes it; a reader takes more"),
-        (f"{messages.DEPTH_MAX}", "objects and lists within each other in the arguments of a command"),
+        (
+            f"{messages.PART_MAX}",
+            "characters in one part, as sockact writes it; a reader takes more",
+        ),
+        (
+            f"{messages.DEPTH_MAX}",
+            "objects and lists within each other in the arguments of a command",
+        ),
         ("64", "characters in kind, family and role"),
         ("1024", "items in a list, except in a listing"),
         ("0 to 2^64 - 1", "the integers of a manifest"),

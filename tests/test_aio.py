@@ -498,3 +498,32 @@ def test_examples_replace_each_other(path: str, first: str, second: str) -> None
     assert not failures
     assert answers[-1] == f"Hello from process {new.pid}\n"
     assert set(answers) == {f"Hello from process {pid}\n" for pid in (old.pid, new.pid)}
+
+
+def test_a_command_is_awaited(path: str) -> None:
+    """The loop goes on meanwhile; cancelling it leaves nothing open, and the command goes on."""
+    heard: list[str] = []
+
+    async def main() -> None:
+        def obey(
+            _who: object, command: str, arguments: object, answer: Callable[..., None]
+        ) -> None:
+            heard.append(command)
+            if command == "echo":
+                answer({"arguments": arguments})
+
+        with leading(path, WEB) as owner:
+            owner._tenure.commands = obey
+            found = await sockact.aio.control(path, "echo", {"a": 1})
+            assert found == {"arguments": {"a": 1}}
+            waiting = asyncio.create_task(sockact.aio.control(path, "wait", timeout=1.0))
+            while len(heard) < 2:
+                await asyncio.sleep(0.01)
+            waiting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await waiting
+            assert owner.phase == "is the owner"
+
+    before = count_fds()
+    go(main)
+    until(lambda: count_fds() <= before, "everything is closed")

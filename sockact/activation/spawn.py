@@ -235,7 +235,7 @@ def _divide(todo: Sequence[Action], writer: int) -> tuple[int, int]:
         OSError: There can be no process.
     """
     handled = [number for number in SIGNALS if callable(signal.getsignal(number))]
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
     try:
         born = clone() if threading.active_count() == 1 else None
         if born is None:

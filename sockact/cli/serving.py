@@ -138,6 +138,7 @@ class Gathering:
             stays=given["stay"],
             trusted=rendezvous.uids(given["owners"]),
             environ=base_environ(os.environ, clean=clean),
+            whole_environ=base_environ(os.environ),
             search=os.environ.get("PATH", "") if self._runs.command else "",
             passes_status=bool(self._runs.command) and not given["accept"],
         )
@@ -151,7 +152,7 @@ class Gathering:
         """
         found = self._command() if self._runs.command else self._units()
         services = {name: self._changed(spec) for name, spec in found.services.items()}
-        return attrs.evolve(found, services=services).multiplied()
+        return attrs.evolve(found, services=services).joined()
 
     def _changed(self, spec: ServiceSpec) -> ServiceSpec:
         return override(spec, self._changes) if self._changes else spec

@@ -44,9 +44,24 @@ class Definitions:
     templates: Mapping[str, Callable[[str], ServiceSpec]] = _NO_TEMPLATES
     eager: tuple[str, ...] = ()
 
-    def multiplied(self) -> "Definitions":
-        """Return them with sockets for each process where ReusePort=yes and X-Instances= say so."""
-        return attrs.evolve(self, units=tuple(self._multiplied(unit) for unit in self.units))
+    def joined(self) -> "Definitions":
+        """Return them with what the services say of the sockets in the units.
+
+        That is NonBlocking=, and with ReusePort=yes and X-Instances= sockets for each process.
+        """
+        units = (self._multiplied(self._non_blocking(unit)) for unit in self.units)
+        return attrs.evolve(self, units=tuple(units))
+
+    def _non_blocking(self, unit: UnitDefinition) -> UnitDefinition:
+        name = directives.NON_BLOCKING.name
+        service = self.services.get(unit.service)
+        if unit.service in self.templates:
+            prefix, _, suffix = unit.service.partition("@")
+            service = self.templates[unit.service](f"{prefix}@0{suffix}")
+        if service is None or name not in service.settings or name in unit.spec.settings:
+            return unit
+        settings = {**unit.spec.settings, name: service.settings[name]}
+        return attrs.evolve(unit, spec=attrs.evolve(unit.spec, settings=settings))
 
     def _multiplied(self, unit: UnitDefinition) -> UnitDefinition:
         service = self.services.get(unit.service)

@@ -26,6 +26,7 @@ class House:
         reactor: What calls everybody.
         children: The processes that were started here.
         base: The environment that every service begins with.
+        whole: What PassEnvironment= takes variables from.
         search: Where programs without a path are looked up; empty for systemd's own places.
         death_signal: Whether children are told when this process dies.
         ending: Whether everything is being stopped: nothing is started any more.
@@ -37,6 +38,7 @@ class House:
         self,
         reactor: Reactor,
         base: Mapping[str, str],
+        whole: Mapping[str, str],
         *,
         search: str = "",
         death_signal: bool = True,
@@ -45,6 +47,7 @@ class House:
         self.reactor = reactor
         self.children = Children(reactor)
         self.base = base
+        self.whole = whole
         self.search = search
         self.death_signal = death_signal
         self.ending = False

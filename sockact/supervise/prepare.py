@@ -7,6 +7,7 @@ unit says; systemd.exec(5) has the order.
 import errno
 import glob
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import attrs
 
@@ -74,19 +75,28 @@ def _arguments(
 class Preparer:
     """Prepares the processes of one service."""
 
-    def __init__(self, spec: ServiceSpec, base: Mapping[str, str], *, search: str = "") -> None:
+    def __init__(
+        self,
+        spec: ServiceSpec,
+        base: Mapping[str, str],
+        *,
+        whole: Mapping[str, str] = MappingProxyType({}),
+        search: str = "",
+    ) -> None:
         """Keep what all have in common.
 
         Args:
             spec: The definition.
             base: What every service begins with.
+            whole: What PassEnvironment= takes variables from.
             search: Where programs without a path are looked up; as systemd does by default.
         """
         self.spec = spec
         self._base = base
         self._search = search or DEFAULT_PATH
+        passed: tuple[str, ...] = spec.get(d.PASS_ENVIRONMENT)
         said: tuple[tuple[str, str], ...] = spec.get(d.ENVIRONMENT)
-        self._said = dict(said)
+        self._said = {name: whole[name] for name in passed if name in whole} | dict(said)
         names = (d.USER.name, d.GROUP.name, d.SUPPLEMENTARY_GROUPS.name)
         self._has_user = any(name in spec.settings for name in names)
         # Only what a service says differs between its processes is asked for each time.

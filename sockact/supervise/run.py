@@ -57,9 +57,10 @@ class Settings:
         drain: Seconds that its drain may last, once it has a successor; 0 for ever.
         trusted: Users who may own the path besides root and this process's own user.
         environ: The environment that every service begins with.
+        whole_environ: What PassEnvironment= takes variables from.
         search: Where programs without a path are looked up; empty for systemd's own places.
         death_signal: Whether services are stopped by the kernel if this process is killed.
-        stays: Whether this process waits for a signal to end when it has handed everything over, for
+        stays: Whether this process, when it has handed everything over, waits for a signal: for
             container managers that start again whatever ends.
         passes_status: Whether the end of the only service is the end of all, with its status.
     """
@@ -72,6 +73,7 @@ class Settings:
     drain: float = 0.0
     trusted: tuple[int, ...] = ()
     environ: Mapping[str, str] = attrs.field(factory=dict)
+    whole_environ: Mapping[str, str] = attrs.field(factory=dict)
     search: str = ""
     death_signal: bool = True
     stays: bool = False
@@ -139,6 +141,7 @@ class Supervisor:
             self.house = House(
                 self.reactor,
                 settings.environ,
+                settings.whole_environ,
                 search=settings.search,
                 death_signal=settings.death_signal,
             )

@@ -89,7 +89,7 @@ class Recipe:
         """Work it out."""
         self.spec = spec
         self.plan = plan_of(spec)
-        self.preparer = Preparer(spec, house.base, search=house.search)
+        self.preparer = Preparer(spec, house.base, whole=house.whole, search=house.search)
 
 
 class Running:

@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import resource
+import select
 import signal
 import socket
 import stat
@@ -82,6 +83,11 @@ def _execution(program: str = "/bin/sh", *arguments: str, **more: Any) -> Execut
 
 def _status(child: spawn.Child) -> int:
     """Wait for the end of a child and return how it ended, as a shell says it."""
+    if child.pidfd is not None:
+        poll = select.poll()
+        poll.register(child.pidfd.fileno(), select.POLLIN)
+        if not poll.poll(SECONDS * 1000):
+            os.kill(child.pid, signal.SIGKILL)
     try:
         return os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1])
     finally:

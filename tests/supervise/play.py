@@ -13,10 +13,10 @@ def flags(**commands: str) -> dict[str, tuple[bool, ...]]:
     return {name: tuple(mark == "-" for mark in marks) for name, marks in commands.items()}
 
 
-def words(acts: Sequence[instance.Act | unit.Act]) -> str:
+def words(acts: Sequence[instance.Act | unit.Act] | None) -> str:
     """Return what is to be done as text: a state entered has a colon."""
     found = []
-    for act in acts:
+    for act in acts or ():
         match act:
             case instance.Entered() | unit.Entered():
                 found.append(f":{act.state.value}")
@@ -82,12 +82,15 @@ class Play:
         name, *arguments = what.split()
         method = getattr(self.life, {"ends": "main_ended", "done": "command_ended"}.get(name, name))
         if name in ("ends", "done"):
-            return self._follow(method(arguments[0] if arguments else "success", self.now))
+            more = {"status": int(arguments[1])} if arguments[1:] else {}
+            return self._follow(method(*arguments[:1] or ["success"], self.now, **more))
         return self._follow(method(*map(float, arguments), self.now))
 
-    def _follow(self, acts: Sequence[instance.Act]) -> str:
+    def _follow(self, acts: Sequence[instance.Act] | None) -> str:
         found = [words(acts)]
-        if any(isinstance(act, instance.Run) and act.directive == "ExecStart" for act in acts):
+        if any(
+            isinstance(act, instance.Run) and act.directive == "ExecStart" for act in acts or ()
+        ):
             found.append(self._follow(self.life.forked(self.now)))
         waits = Happens.GONE in INSTANCE[self.life.state]
         if waits and not (self.life.main or self.life.control or self.others):
@@ -100,6 +103,10 @@ class Play:
         assert due is not None
         self.now = due
         return self._follow(self.life.expire(due))
+
+    def has(self, what: str) -> bool:
+        """Whether an attribute of it is true now."""
+        return bool(getattr(self.life, what))
 
     @property
     def left(self) -> float | None:
