@@ -131,6 +131,7 @@ class Supervisor:
         self._rest = SocketSet()
         self._told_ready = False
         self._wants_end = False
+        self._out_of_step = False
         self._mirrored: list[Service] = []
         self._has_changed = True
         self._faults = 0
@@ -277,6 +278,7 @@ class Supervisor:
         tenure = self.tenure
         if tenure is not None:
             tenure.commands = Responder(self).command
+            tenure.on_stored = self._restore
             for service in self.manager.services.values():
                 self._mirror(service)
             tenure.watch(self._phase_changed)
@@ -335,6 +337,8 @@ class Supervisor:
             case Phase.LEADING if self.place is Place.DRAINING:
                 self._take_back()
             case Phase.LEADING:
+                if self._out_of_step:
+                    self.changed()
                 self.house.polls = True
                 self.manager.resume()
             case Phase.STOPPED:
@@ -400,8 +404,10 @@ class Supervisor:
             unchanged = Change(flat, specs, specs, range(len(flat)), lambda _missing: SocketSet())
             whole, _ = unchanged.commit(self.tenure, warn=self._warn)
             whole.forget()
-        except SockactError as error:
-            logger.warning("a successor would not get what has changed: %s", error)
+            self._out_of_step = False
+        except (SockactError, OSError) as error:
+            self._out_of_step = True  # until nobody takes over any more
+            logger.warning("what has changed is not passed on yet: %s", error)
         finally:
             flat.forget()
 

@@ -571,7 +571,6 @@ def test_errors(arguments: list[str], status: int, message: str) -> None:
         ("[Socket]\n", 78, "no listener left"),
         ("[Socket\nListenStream=80\n", 78, "web.socket:1:1: invalid section header '[Socket'"),
         ("[Socket]\nListenStream=\udcff\n", 78, "web.socket:2:14: byte 0xff is not UTF-8"),
-        ("[Socket]\nListenStream=@x\nAccept=yes\n", 78, "one program with the listening socket"),
         ("[Socket]\nListenStream=@x\nMaxConnections=0\n", 78, "web.socket:3:1: MaxConnections=0"),
         ("[Socket]\nListenStream=80\nSymlinks=/x\n", 78, "web.socket:3:1: Symlinks="),
         ("[Socket]\nListenStream=@x\nSocketUser=a:b\n", 78, "web.socket:3:12: SocketUser="),

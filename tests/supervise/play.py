@@ -184,6 +184,10 @@ class UnitPlay:
         self.now = due
         return words(self.life.expire(due))
 
+    def has(self, what: str) -> bool:
+        """Whether an attribute of it is true now."""
+        return bool(getattr(self.life, what))
+
     @property
     def left(self) -> float | None:
         """The seconds until something is due."""

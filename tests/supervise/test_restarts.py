@@ -2,11 +2,12 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 
 from sockact import service_directives as d
-from sockact.spec import INFINITY, ServiceSpec
+from sockact.spec import INFINITY, Directive, Origin, ServiceSpec, Setting
 from sockact.supervise.restarts import delay, shall_restart
 
 SECOND = 1_000_000
@@ -31,17 +32,21 @@ TABLE = {
 }
 
 
+_ROWS: dict[str, Directive[Any]] = {
+    "restart": d.RESTART,
+    "kind": d.TYPE,
+    "prevent": d.RESTART_PREVENT_EXIT_STATUS,
+    "force": d.RESTART_FORCE_EXIT_STATUS,
+    "sec": d.RESTART_SEC,
+    "steps": d.RESTART_STEPS,
+    "maximum": d.RESTART_MAX_DELAY,
+}
+
+
 def _spec(**settings: object) -> ServiceSpec:
-    rows = {
-        "restart": d.RESTART,
-        "kind": d.TYPE,
-        "prevent": d.RESTART_PREVENT_EXIT_STATUS,
-        "force": d.RESTART_FORCE_EXIT_STATUS,
-        "sec": d.RESTART_SEC,
-        "steps": d.RESTART_STEPS,
-        "maximum": d.RESTART_MAX_DELAY,
-    }
-    return ServiceSpec("x.service", {rows[key].name: value for key, value in settings.items()})
+    origin = Origin("x.service", 1)
+    found = {_ROWS[key].name: Setting(value, origin) for key, value in settings.items()}
+    return ServiceSpec("x.service", found)
 
 
 @pytest.mark.parametrize("cause", CAUSES)

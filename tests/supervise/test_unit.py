@@ -22,10 +22,10 @@ class TestStart:
         """A unit is started by opening its sockets."""
         play = UnitPlay()
         assert play("start") == ":start-open Open"
-        assert not play.life.is_open
+        assert not play.has("is_open")
         assert play("opened") == ":listening"
-        assert play.life.is_open
-        assert play.life.polls
+        assert play.has("is_open")
+        assert play.has("polls")
         assert play.left is None
 
     def test_all_steps(self) -> None:
@@ -37,9 +37,9 @@ class TestStart:
         assert play("opened") == ":start-post ExecStartPost-0"
         assert play("done", "done") == "ExecStartPost-1 :listening"
         assert play("stop") == ":stop-pre ExecStopPre-0"
-        assert play.life.is_open
+        assert play.has("is_open")
         assert play("done") == ":stop-post Close ExecStopPost-0"
-        assert not play.life.is_open
+        assert not play.has("is_open")
         assert play("done") == ":dead"
         assert play.end == (U.DEAD, "success")
 
@@ -196,7 +196,7 @@ class TestTimes:
         play = UnitPlay(ExecStartPost="xx", ExecStopPre="x", ExecStopPost="x")
         play("start", "opened")
         assert play.late() == ":stop-pre-sigterm KillSignal"
-        assert play.life.is_open
+        assert play.has("is_open")
         assert play("done") == ":stop-post Close ExecStopPost-0"
         play("done")
         assert play.end == (U.FAILED, "timeout")
@@ -290,12 +290,12 @@ class TestTraffic:
         """While its service runs, the unit does not listen."""
         play = _listening()
         assert play("has_triggered") == ":running"
-        assert not play.life.polls
-        assert play.life.is_open
+        assert not play.has("polls")
+        assert play.has("is_open")
         assert play.life.triggered == 1
         assert play("active") == ""
         assert play("inactive") == ":listening"
-        assert play.life.polls
+        assert play.has("polls")
         assert play("inactive") == ""
 
     def test_service_that_was_started_otherwise(self) -> None:
@@ -308,7 +308,7 @@ class TestTraffic:
         """With Accept=yes the unit always listens."""
         play = _listening(accepts=True)
         assert play("active", "inactive") == ""
-        assert play.life.polls
+        assert play.has("polls")
 
     @pytest.mark.parametrize("before", [[], ["has_triggered"], ["deferred"]])
     def test_refused(self, before: list[str]) -> None:
@@ -341,7 +341,7 @@ class TestTraffic:
         """A service that has to wait is waited for, without traffic being looked at."""
         play = _listening(patience=7.0)
         assert play("deferred") == ":deferred"
-        assert not play.life.polls
+        assert not play.has("polls")
         assert play.left == 7.0
         assert play("deferred", "inactive") == ""
         assert play("has_triggered") == ":running"
@@ -400,12 +400,12 @@ class TestLimit:
         self._use_up(play.life, play.now)
         assert play("limit_hit") == ":limited"
         assert play.end == (U.LIMITED, "success")
-        assert play.life.is_open
-        assert not play.life.polls
+        assert play.has("is_open")
+        assert not play.has("polls")
         assert play.left == 60.0
         assert play("limit_hit", "active", "inactive", "has_triggered", "deferred") == ""
         assert play.late() == ":listening"
-        assert play.left is None
+        assert play.life.deadline() is None
         assert self._use_up(play.life, play.now) == 3
 
     def test_rests_only_where_it_listens(self) -> None:
