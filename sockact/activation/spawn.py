@@ -139,6 +139,7 @@ def _spawn(execution: Execution, layout: Layout) -> Child | None:
                 file_actions=moves,
                 setsid=execution.session,
                 setsigmask=(),
+                # glibc leaves two signals ignored that it keeps for itself.
                 setsigdef=_WITHOUT_SIGPIPE if execution.ignore_sigpipe else SIGNALS,
             )
     except (OSError, ValueError, NotImplementedError):

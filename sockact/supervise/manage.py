@@ -217,6 +217,7 @@ class Manager:
             generation=1,
             given=given,
             variables=connection.environment(caller),
+            brief=True,
             changed=changed,
         )
         self.instances[name] = one

@@ -118,6 +118,7 @@ class Running:
         given: Callable[[], Given],
         variables: Mapping[str, str],
         store: FdStore | None = None,
+        brief: bool = False,
         changed: Callable[["Running"], None],
     ) -> None:
         """Prepare it.
@@ -131,6 +132,7 @@ class Running:
             given: Asked for the descriptors of each main process.
             variables: What it is told in its environment, beside what every service is.
             store: Where to put what it stores.
+            brief: Whether it is for one connection (Accept=yes).
             changed: Called whenever its state has changed.
         """
         spec = self.spec = recipe.spec
@@ -161,6 +163,7 @@ class Running:
         self._timed = False
         self._announced: State | None = None
         self._deserted = False
+        self._brief = brief
 
     # --- what it is told --------------------------------------------------------------------------
 
@@ -296,7 +299,9 @@ class Running:
         main: bool,
     ) -> Process:
         variables = {**self._variables, "INVOCATION_ID": self.invocation}
-        pids = ["SYSTEMD_EXEC_PID"]
+        # A process for one connection is started by the shortest way there is: nothing that only
+        # the new process itself can do.
+        pids = [] if self._brief else ["SYSTEMD_EXEC_PID"]
         if self._ear is not None:
             variables["NOTIFY_SOCKET"] = self._ear.address
         if main and self._store is not None and self._store.maximum:
@@ -310,7 +315,8 @@ class Running:
             variables["SERVICE_RESULT"] = self.life.result
             variables["EXIT_CODE"] = self.exit.code
             variables["EXIT_STATUS"] = self.exit.status_text
-        death = self.spec.get(d.KILL_SIGNAL) if self._house.death_signal else 0
+        dies = self._house.death_signal and not self._brief
+        death = self.spec.get(d.KILL_SIGNAL) if dies else 0
         execution = self._preparer.prepare(
             command,
             variables,
