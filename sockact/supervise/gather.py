@@ -18,6 +18,7 @@ from sockact.unitfile.service import complete
 
 _SOCKET, _SERVICE = ".socket", ".service"
 _LINE = Origin("the command line")
+_DEFAULT = Origin("by default")
 
 
 @attrs.frozen
@@ -193,8 +194,16 @@ class _Collector:
         spec = search.service(word)
         for diagnostic in spec.diagnostics:
             search.warn(str(diagnostic))
-        self.services[name] = attrs.evolve(spec, name=name)
+        self.services[name] = attrs.evolve(self._settled(spec), name=name)
         return name
+
+    def _settled(self, spec: ServiceSpec) -> ServiceSpec:
+        """Return a definition with the working directory that systemd gives it by default."""
+        key = d.WORKING_DIRECTORY.name
+        if spec.get(d.WORKING_DIRECTORY) is not None:
+            return spec
+        place = d.OptionalPath("~" if self._search.user else "/")
+        return attrs.evolve(spec, settings={**spec.settings, key: Setting(place, _DEFAULT)})
 
     def _template(self, name: str, unit: SocketSpec, search: Search) -> None:
         """Look at a template once, and read it anew for each instance if it has specifiers."""
@@ -210,9 +219,10 @@ class _Collector:
             setting.value == second.settings[key].value for key, setting in first.settings.items()
         )
         if same:
-            self.templates[name] = lambda _name: first
+            settled = self._settled(first)
+            self.templates[name] = lambda _name: settled
         else:
-            self.templates[name] = search.service
+            self.templates[name] = lambda one: self._settled(search.service(one))
 
     def definitions(self) -> Definitions:
         known = {*self.units}

@@ -16,7 +16,7 @@ def test_help() -> None:
     """--help shows the commands and the manual pages, on stdout."""
     done = run("--help")
     assert done.returncode == 0
-    assert "exec   Open sockets and become a program that inherits them." in done.stdout
+    assert "exec     Open sockets and become a program that inherits them." in done.stdout
     assert "sockact-COMMAND(1)" in done.stdout
     assert run("exec", "-h").stdout.startswith(
         "Usage: sockact exec [OPTIONS] [UNIT.socket]... [--]"

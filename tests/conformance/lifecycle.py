@@ -33,6 +33,11 @@ SECONDS = 15.0
 CALM = 0.7
 """How long nothing more may happen, where that nothing more happens is what is noted."""
 
+# A supervisor has nothing to do any more when all of its units have failed: with this one, it has.
+_KEEPER = {
+    "keeper.socket": "[Socket]\nListenStream=@sockact-keeper\n",
+    "keeper.service": "[Service]\nExecStart=/bin/false\n",
+}
 _ALONE = "[Unit]\nDefaultDependencies=no\n"
 
 
@@ -88,7 +93,7 @@ class Side:
     def names(self, suffix: str) -> list[str]:
         """Return the units of the case of one kind, but for templates."""
         found = sorted(path.name for path in self.directory.glob(f"*{suffix}"))
-        return [name for name in found if "@." not in name]
+        return [name for name in found if "@." not in name and name not in _KEEPER]
 
     def log(self, name: str = "") -> list[dict[str, Any]]:
         """Return what the programs of a unit, or all, have reported."""
@@ -378,6 +383,8 @@ def install(target: Path, *, together: bool) -> None:
             (everything / f"{kind}.d" / "00-alone.conf").write_text(_ALONE, encoding="ascii")
     for name, one in CASES.items():
         (target / name).mkdir()
+        for unit, text in _KEEPER.items():
+            (target / name / unit).write_text(text, encoding="ascii")
         player = f"{sys.executable} -I -S {PLAYER} /run/out/{name}.log %n"
         for unit, text in one.units.items():
             written = re.sub(r"<([^>\n]*)>", rf"{player} \1", text)
@@ -803,7 +810,7 @@ def _instances(side: Side) -> list[dict[str, Any]]:
         else:
             name = re.sub(r"-\d+_\d+-", "-PID-", name).replace(f"-{os.getpid()}-", "-PID-")
         found.append({"name": name, "environ": environ, "fds": one["fds"]})
-    return found
+    return sorted(found, key=lambda one: str(one["name"]))
 
 
 @case("ListenStream=127.0.0.1:7002\nAccept=yes", "ExecStart=<cat>")
@@ -820,7 +827,7 @@ def accept(side: Side) -> None:
     side.note_starts()
 
 
-@case("Accept=yes\nNonBlocking=yes".replace("\nNonBlocking=yes", ""), "NonBlocking=yes\nExecStart=<sleep 60>")
+@case("Accept=yes", "NonBlocking=yes\nExecStart=<forever>")
 def accept_unix(side: Side) -> None:
     """Of a local caller, the name of the instance has process and user."""
     side.connect("/run/t/accept-unix")
@@ -974,10 +981,10 @@ def _stored(side: Side) -> list[object]:
     return [one["environ"].get("LISTEN_FDNAMES") for one in side.log()]
 
 
-@case("FileDescriptorName=it", _STORING + "ExecStart=<store a store b exit 1 then notify READY=1 forever>")
+@case("FileDescriptorName=it", _STORING + "ExecStart=<store a store b sleep 0.5 exit 1 then notify READY=1 serve>")
 def store(side: Side) -> None:
     """What a service stores it gets after a restart, behind its sockets."""
-    side.connect("/run/t/store")
+    side.note(client=side.try_connect("/run/t/store"))
     side.becomes("store.service", "running")
     side.note(names=_stored(side), fds=[one["fds"] for one in side.log()])
     side.note_service("store.service")
@@ -988,21 +995,21 @@ def store(side: Side) -> None:
 @case(
     "FileDescriptorName=it",
     _STORING
-    + "ExecStart=<store a store b store c store d twice e drop b twice f exit 1 then"
-    + " notify READY=1 forever>",
+    + "ExecStart=<store a store b store c store d twice e drop b twice f sleep 0.5 exit 1 then"
+    + " notify READY=1 serve>",
 )
 def store_full(side: Side) -> None:
     """Only so many are stored, each once, and what is removed makes room."""
-    side.connect("/run/t/store-full")
+    side.note(client=side.try_connect("/run/t/store-full"))
     side.becomes("store-full.service", "running")
     side.note(names=_stored(side))
     side.note_service("store-full.service")
 
 
-@case("FileDescriptorName=it", "Type=notify\nNotifyAccess=main\nExecStart=<store a notify READY=1 forever>")
+@case("FileDescriptorName=it", "Type=notify\nNotifyAccess=main\nExecStart=<store a notify READY=1 serve>")
 def store_nothing(side: Side) -> None:
     """A service without FileDescriptorStoreMax= stores nothing."""
-    side.connect("/run/t/store-nothing")
+    side.note(client=side.try_connect("/run/t/store-nothing"))
     side.becomes("store-nothing.service", "running")
     side.note_service("store-nothing.service")
     side.note(fdstore=side.log()[0]["environ"].get("FDSTORE"))

@@ -24,8 +24,8 @@ drain            reads what waits in descriptor 3
 drain-queue      takes a message from the queue that is descriptor 3
 hangup           shuts descriptor 3 down
 notify TEXT      sends a notification
-store NAME       stores a new pipe under a name
-twice NAME       stores one pipe two times
+store NAME       stores a new file under a name
+twice NAME       stores one file two times
 drop NAME        removes what is stored under a name
 sleep SECONDS    waits
 """
@@ -59,9 +59,9 @@ def _notify(text: str, *fds: int) -> None:
 
 
 def _store(name: str, *, times: int = 1) -> None:
-    reader, _writer = os.pipe()
+    fd = os.memfd_create(name)  # a pipe would hang up when this process ends
     for _ in range(times):
-        _notify(f"FDSTORE=1\nFDNAME={name}", reader)
+        _notify(f"FDSTORE=1\nFDNAME={name}", fd)
 
 
 def _serve(count: int) -> None:

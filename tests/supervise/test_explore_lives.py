@@ -5,7 +5,7 @@ it is told to. Times pass only until something is due.
 """
 
 import collections
-import copy
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self, TypeVar
 
@@ -53,6 +53,16 @@ def _ends(what: str, result: str) -> Way:
     return f"{what} {result}", happens
 
 
+T = TypeVar("T")
+
+
+def _shallow(one: T) -> T:
+    """Return a copy, faster than `copy.copy`."""
+    new = object.__new__(type(one))
+    new.__dict__.update(one.__dict__)
+    return new
+
+
 class World:
     """A machine, and what surrounds it.
 
@@ -71,8 +81,8 @@ class World:
 
     def copy(self) -> Self:
         """Return the same once more."""
-        new = copy.copy(self)
-        new.life = copy.copy(self.life)
+        new = _shallow(self)
+        new.life = _shallow(self.life)
         new.life._acts = []
         return new
 
@@ -290,8 +300,9 @@ class InstanceWorld(World):
 
 
 _BEFORE = flags(ExecStart="x", ExecCondition="x", ExecStartPre="xx")
-_AFTER = flags(ExecStart="x", ExecStartPost="xx", ExecStop="xx", ExecStopPost="x")
-_RELOAD = flags(ExecStart="-", ExecReload="xx", ExecStop="x", ExecStopPost="x")
+_AFTER = flags(ExecStart="x", ExecStartPost="x", ExecStop="xx", ExecStopPost="x")
+_RELOAD = flags(ExecStart="-", ExecReload="xx", ExecStop="x")
+_WATCHED = flags(ExecStart="-", ExecReload="x", ExecStop="x")
 _SEVERAL = flags(ExecStart="x-x", ExecStartPost="x", ExecReload="x", ExecStop="x")
 _NOTHING = flags(ExecStop="x", ExecReload="x")
 _KINDS: dict[str, tuple[Sequence[str], Plan]] = {
@@ -301,7 +312,7 @@ _KINDS: dict[str, tuple[Sequence[str], Plan]] = {
     "remains": (("notify-reload", "oneshot"), Plan(commands=_RELOAD, remains=True)),
     "spared": (("notify",), Plan(commands=_AFTER, kills=False)),
     "others": (("simple", "notify-reload"), Plan(commands=flags(ExecStart="x", ExecStop="x"))),
-    "watched": (("exec", "notify-reload"), Plan(commands=_RELOAD, watchdog=2.0, runtime=8.0)),
+    "watched": (("exec", "notify-reload"), Plan(commands=_WATCHED, watchdog=2.0, runtime=8.0)),
     "several": (("oneshot",), Plan(commands=_SEVERAL)),
     "nothing": (("oneshot",), Plan(commands=_NOTHING, remains=True)),
 }
@@ -312,8 +323,9 @@ _PLANS = {
 }
 
 
-def _world(name: str) -> InstanceWorld:
-    return InstanceWorld(_PLANS[name], others=name.endswith("others"))
+@functools.cache
+def _worlds(name: str) -> list[InstanceWorld]:
+    return explore(InstanceWorld(_PLANS[name], others=name.endswith("others")))
 
 
 def _step(world: InstanceWorld, *, deaf: bool) -> None:
@@ -351,7 +363,7 @@ def _steps(world: InstanceWorld, known: dict[tuple[object, ...], int], *, deaf: 
 @pytest.mark.parametrize("name", _PLANS)
 def test_instances(name: str) -> None:
     """Whatever happens, nothing is run twice at a time, all ends in time, and the end is the end."""
-    worlds = explore(_world(name))
+    worlds = _worlds(name)
     for deaf in (True, False):
         known: dict[tuple[object, ...], int] = {}
         for world in worlds:
@@ -361,7 +373,7 @@ def test_instances(name: str) -> None:
 def test_instances_are_everywhere() -> None:
     """These together come into every state there is."""
     names = ("notify-reload before", "notify-reload after", "notify-reload remains")
-    assert {world.life.state for name in names for world in explore(_world(name))} == set(S)
+    assert {world.life.state for name in names for world in _worlds(name)} == set(S)
 
 
 class UnitWorld(World):

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -85,12 +84,11 @@ def _machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Systemd]:
         "StandardOutput=append:/run/out/run\nStandardError=append:/run/out/run\n",
         encoding="ascii",
     )
-    (ours / "web.socket").write_text(
-        f"[Socket]\nListenStream=127.0.0.1:{PORT}\n", encoding="ascii"
-    )
+    (ours / "web.socket").write_text(f"[Socket]\nListenStream=127.0.0.1:{PORT}\n", encoding="ascii")
     command = f"exec {sys.executable} {SERVER} --notify READY=1 $(cat {MORE})"
     (ours / "web.service").write_text(
-        f"[Service]\nType=notify\nExecStart=/bin/sh -c '{command}'\nTimeoutStartSec=2\n",
+        f"[Service]\nType=notify\nExecStart=/bin/sh -c '{command}'\n"
+        "TimeoutStartSec=2\nTimeoutStopSec=1\n",
         encoding="ascii",
     )
     with Systemd(units) as machine:
