@@ -91,7 +91,7 @@ class Program:
             raise click.UsageError("no program to run; write it behind --")
         return sockact.prepare(
             self.command,
-            environ=self._environ(os.environ),
+            environ=self.environ(os.environ),
             setenv=self.variables(),
             directory=self.chdir,
             user=self.user,
@@ -104,7 +104,8 @@ class Program:
         if self.inetd and count != 1:
             raise click.UsageError(f"--inetd passes exactly one socket, not {count}")
 
-    def _environ(self, base: Mapping[str, str]) -> dict[str, str]:
+    def environ(self, base: Mapping[str, str]) -> dict[str, str]:
+        """Return what of an environment is passed on."""
         passed_on = {name for name in self._setenv if "=" not in name}
         return {k: v for k, v in base.items() if not self.clean_env or k in _KEPT or k in passed_on}
 

@@ -78,13 +78,6 @@ class _RunCommand(ProgramCommand):
     " cmd:COMMAND.",
 )
 @click.option(
-    "--patience",
-    type=click.FloatRange(min=0),
-    default=90.0,
-    metavar="SEC",
-    help="How long a new process may take to be ready; 90 seconds by default.",
-)
-@click.option(
     "--drain",
     type=click.FloatRange(min=0),
     default=0.0,

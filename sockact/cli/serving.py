@@ -32,7 +32,6 @@ _DEFAULTS: Mapping[str, Any] = {
     "owners": (),
     "lazy": None,
     "ready": None,
-    "patience": 90.0,
     "drain": 0.0,
     "stay": False,
     "accept": False,
@@ -127,17 +126,15 @@ class Gathering:
     def settings(self) -> Settings:
         """Return how the supervisor runs."""
         given = self._given
-        clean = self._runs.clean_env
         return Settings(
             path=given["path"] or (own_path(os.environ) if given["own_path"] else None),
             shared=given["path"] is not None,
             source=given["source"],
             timeout=given["timeout"],
-            patience=given["patience"],
             drain=given["drain"],
             stays=given["stay"],
             trusted=rendezvous.uids(given["owners"]),
-            environ=base_environ(os.environ, clean=clean),
+            environ=base_environ(self._runs.environ(os.environ)),
             whole_environ=base_environ(os.environ),
             search=os.environ.get("PATH", "") if self._runs.command else "",
             passes_status=bool(self._runs.command) and not given["accept"],

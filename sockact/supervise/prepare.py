@@ -37,23 +37,16 @@ OURS = (
 )  # fmt: skip
 """Variables that say something to one process only, and so are not passed on."""
 
-KEPT = ("PATH", "LANG", "TERM", "COLORTERM", "NO_COLOR", "TZ")
-
 _FILES = {"file": How.WRITE, "append": How.APPEND, "truncate": How.TRUNCATE}
 
 
-def base_environ(environ: Mapping[str, str], *, clean: bool = False) -> dict[str, str]:
+def base_environ(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment that every service begins with.
 
     Args:
         environ: The environment of this process.
-        clean: Pass on only `KEPT`, as systemd does.
     """
-    kept = {
-        name: value
-        for name, value in environ.items()
-        if name not in OURS and (not clean or name in KEPT)
-    }
+    kept = {name: value for name, value in environ.items() if name not in OURS}
     return {"PATH": DEFAULT_PATH, **kept}
 
 

@@ -120,17 +120,24 @@ class Generation:
             elif isinstance(self._readiness, Delay) and self._said():
                 self._probe.cancel()
                 self._probe = None
-                self.ready = True
+                self._become_ready()
         self._changed(self, one)
 
     def _try(self) -> None:
-        if self._readiness is Said.NOTIFY:
-            self.ready = self._said()
-            return
-        if self._readiness is None or isinstance(self._readiness, Said):
+        match self._readiness:
+            case None | Said.NONE:
+                self._become_ready()
+            case Said.EXEC:
+                self._become_ready(all(one.runs for one in self.slots))
+            case Said.NOTIFY:
+                self._become_ready(self._said())
+            case readiness:
+                self._probe = Probe(self._house.reactor, readiness, self._probed, run=self._run)
+
+    def _become_ready(self, holds: object = True) -> None:
+        if holds:
             self.ready = True
-            return
-        self._probe = Probe(self._house.reactor, self._readiness, self._probed, run=self._run)
+            log(logging.INFO, self.spec.name, "ready", generation=self.number)
 
     def _probed(self, error: str | None) -> None:
         self._probe = None
@@ -138,7 +145,7 @@ class Generation:
             self.problem = error
             self.stop()
             return
-        self.ready = True
+        self._become_ready()
         self._changed(self, self.slots[0])
 
     def _said(self) -> bool:

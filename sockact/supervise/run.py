@@ -37,10 +37,12 @@ from sockact.supervise.relay import Signals
 from sockact.supervise.renew import Service
 from sockact.supervise.replace import Replacement
 from sockact.supervise.respond import Responder
+from sockact.supervise.serve import seconds
 from sockact.supervise.store import Stored
 from sockact.supervise.tables import Unit
 
 _FAULTS_MAX = 100
+_LONGEST, _MARGIN = 3600.0, 10.0
 FORWARDED = ("SIGUSR1", "SIGUSR2", "SIGWINCH")
 
 
@@ -53,7 +55,6 @@ class Settings:
         shared: Whether somebody else may come to that path: its sockets do not block then.
         source: A rendezvous whose owner or holder has the sockets; None to open them.
         timeout: Seconds to wait for an owner that is busy, starting or stopping.
-        patience: Seconds that this process may need until its services are ready.
         drain: Seconds that its drain may last, once it has a successor; 0 for ever.
         trusted: Users who may own the path besides root and this process's own user.
         environ: The environment that every service begins with.
@@ -69,7 +70,6 @@ class Settings:
     shared: bool = False
     source: str | None = None
     timeout: float = 30.0
-    patience: float = 60.0
     drain: float = 0.0
     trusted: tuple[int, ...] = ()
     environ: Mapping[str, str] = attrs.field(factory=dict)
@@ -251,11 +251,17 @@ class Supervisor:
         settings = self.settings
         return Options(
             timeout=settings.timeout,
-            patience=settings.patience,
+            patience=self._patience(),
             drain=settings.drain,
             trusted=settings.trusted,
             blocking=not settings.shared,
         )
+
+    def _patience(self) -> float:
+        """Return the seconds that the services may need until they are ready, and a bit more."""
+        spans = [seconds(one.spec.get(d.TIMEOUT_START)) for one in self.manager.services.values()]
+        longest = max((_LONGEST if one is None else one for one in spans), default=0.0)
+        return min(longest, _LONGEST) + _MARGIN
 
     def _resolved(self, spec: SocketSpec) -> SocketSpec:
         return resolved(listening(spec), self._options())

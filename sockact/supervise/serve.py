@@ -101,6 +101,7 @@ class Running:
         generation: Of which generation it is.
         slot: Which one of several of its generation it is.
         pid: Its main process; 0 if there is none.
+        runs: Whether that has become its program.
         status_text: What it last said with ``STATUS=``.
         exit: How its main process has ended.
         problem: What went wrong last, for people.
@@ -141,6 +142,7 @@ class Running:
         self.generation = generation
         self.slot = slot
         self.pid = 0
+        self.runs = False
         self.status_text = ""
         self.exit: Exit | None = None
         self.problem = ""
@@ -276,6 +278,7 @@ class Running:
             given.close()
         self._main = main
         self.pid = self._session = main.pid
+        self._tell(f"started, pid {main.pid}")
         self._acts += self.life.forked(self._house.now())
 
     def _start_control(self, directive: str, index: int) -> None:
@@ -369,7 +372,9 @@ class Running:
         if error is not None:
             self._complain(str(error))
         else:
+            self.runs = True
             self._do(self.life.executed(self._house.now()))
+            self._changed(self)
 
     def _main_ended(self, how: Exit) -> None:
         self._hear(None)
@@ -382,8 +387,11 @@ class Running:
         success: frozenset[tuple[str, int]] = self.spec.get(d.SUCCESS_EXIT_STATUS)
         clean = how.is_clean(success, oneshot=oneshot)
         expected = self.life.state not in IS_UP and self.life.state not in IS_STARTING
-        level = logging.DEBUG if clean or expected else logging.WARNING
-        log(level, self.name, f"main process ended, {how}", generation=self.generation)
+        if clean or expected:
+            self._tell(f"main process ended, {how}")
+        else:
+            text = f"main process ended, {how}"
+            log(logging.WARNING, self.name, text, generation=self.generation)
         if not clean and not self.problem:
             self.problem = f"main process ended, {how}"
         self._do(self.life.main_ended(_result(how, clean=clean), self._house.now()))
@@ -419,6 +427,10 @@ class Running:
             if acts:
                 self._complain("does not end in time; killed")
         self._do(acts)
+
+    def _tell(self, text: str) -> None:
+        level = logging.DEBUG if self._brief else logging.INFO
+        log(level, self.name, text, generation=self.generation)
 
     def _complain(self, text: str) -> None:
         self.problem = text

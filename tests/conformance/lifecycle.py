@@ -80,6 +80,8 @@ class Side:
         try:
             self.begin()
             case.script(self)
+        except Exception as error:  # noqa: BLE001 - one case must not end the others
+            self.notes["error"] = repr(error)
         finally:
             self._stack.close()
             self.end()
