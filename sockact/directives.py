@@ -138,6 +138,7 @@ def _no_rights(on: bool, _family: int, _protocol: int) -> SockOption | None:
 
 
 _ONCE = "the program is started once, at once, and is not started again"
+_EACH = "only sockact run, and exec --accept, run a program for each connection"
 _PID1 = "only systemd itself can do it"
 _LSM = "it needs a Linux security module that only systemd sets up"
 
@@ -661,8 +662,7 @@ NON_BLOCKING = Directive(
     Value.BOOLEAN,
     False,
     Moment.EXPORT,
-    "Sets O_NONBLOCK on what the program gets. A key of [Service]; sockact also takes it in"
-    " --listen and --property.",
+    "Sets O_NONBLOCK on what the program gets; can be said in --listen and --property, too.",
     "O_NONBLOCK",
     section="Service",
 )
@@ -675,7 +675,7 @@ ACCEPT = Directive(
     "Starts one process for each connection, instead of one for all.",
     "accept4()",
     applies=Reach.ACCEPTING,
-    without_manager=_ONCE,
+    without_manager=_EACH,
 )
 FLUSH_PENDING = Directive(
     "FlushPending",
@@ -693,7 +693,7 @@ MAX_CONNECTIONS = Directive(
     64,
     Moment.MANAGER,
     "Most processes at a time with Accept=yes.",
-    without_manager="it limits Accept=yes",
+    without_manager=_EACH,
 )
 MAX_CONNECTIONS_PER_SOURCE = Directive(
     "MaxConnectionsPerSource",
@@ -702,7 +702,7 @@ MAX_CONNECTIONS_PER_SOURCE = Directive(
     Moment.MANAGER,
     "Most processes at a time for one peer address or user with Accept=yes; 0 is no limit.",
     since=232,
-    without_manager="it limits Accept=yes",
+    without_manager=_EACH,
 )
 SERVICE = Directive(
     "Service",
@@ -763,7 +763,8 @@ DEFER_TRIGGER = Directive(
     Value.DEFER,
     "no",
     Moment.MANAGER,
-    "Waits for conflicting units instead of stopping them.",
+    "Waits for services that conflict with the one to start (Conflicts=, among those that are run),"
+    " instead of stopping them: yes, only if they stop already; patient, until they stop.",
     since=258,
     without_manager=_ONCE,
 )
@@ -772,7 +773,7 @@ DEFER_TRIGGER_MAX = Directive(
     Value.SPAN_OR_ZERO,
     INFINITY,
     Moment.MANAGER,
-    "How long DeferTrigger= waits.",
+    "How long DeferTrigger= waits; then the unit fails.",
     since=258,
     without_manager=_ONCE,
 )

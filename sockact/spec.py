@@ -264,7 +264,7 @@ class Moment(enum.Enum):
     LATE = "after listen()"
     NODE = "when the node is made"
     EXPORT = "when the program starts"
-    MANAGER = "by a supervisor"
+    MANAGER = "by sockact run, or by systemd"
     NEVER = "never"
 
 
@@ -311,7 +311,8 @@ class Directive(AsValue, Generic[T]):
             or None where there is nothing to set.
         fatal: Whether a failure of the call makes the listener fail; else it is a warning.
         resets: Whether an empty assignment brings back the default; else it is an error.
-        without_manager: For `Moment.MANAGER` and `Moment.NEVER`: why it has no effect.
+        without_manager: For `Moment.MANAGER`: why `sockact exec` has no use for it; for
+            `Moment.NEVER`: why it has no effect at all.
         specifiers: Whether ``%`` specifiers are expanded.
         section: The section it belongs to.
     """

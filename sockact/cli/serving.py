@@ -20,7 +20,8 @@ from sockact.supervise.definitions import Definitions
 from sockact.supervise.gather import Search, command_service, for_command, for_units
 from sockact.supervise.inherit import Inheritance, unit_for
 from sockact.supervise.prepare import base_environ
-from sockact.supervise.run import Settings, Supervisor
+from sockact.supervise.run import Supervisor
+from sockact.supervise.settings import Settings
 from sockact.supervise.where import own_path
 from sockact.unitfile.readiness import parse_readiness
 from sockact.unitfile.service import override, read_setting

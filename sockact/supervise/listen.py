@@ -2,9 +2,8 @@
 
 import contextlib
 import logging
-import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from sockact import directives as d
@@ -14,6 +13,7 @@ from sockact.sockets.accept import Accepted, Acceptor
 from sockact.sockets.flush import flush
 from sockact.sockets.socketset import NamedSocket, SocketSet
 from sockact.spec import ServiceSpec, SocketSpec
+from sockact.supervise import family
 from sockact.supervise.connection import Connections, source, text
 from sockact.supervise.exit import Exit
 from sockact.supervise.given import Given
@@ -21,13 +21,14 @@ from sockact.supervise.house import House, log
 from sockact.supervise.limit import RateLimit
 from sockact.supervise.prepare import Preparer
 from sockact.supervise.serve import seconds
-from sockact.supervise.tables import Unit
+from sockact.supervise.tables import UNIT_COMMANDS, Unit
 from sockact.supervise.unit import (
     LIMIT_HIT,
     Act,
     Close,
     Entered,
     Flush,
+    Kill,
     Open,
     Rules,
     Run,
@@ -152,6 +153,7 @@ class SocketUnit:
         self._watched: set[int] = set()
         self._acts: list[Act] = []
         self._acting = False
+        self._closed = False
         self.set_spec(spec)
         house.reactor.add(self)
 
@@ -233,7 +235,7 @@ class SocketUnit:
     def do(self, acts: Sequence[Act]) -> None:
         """Carry out what its life asks for."""
         self._acts += acts
-        if self._acting:
+        if self._acting or self._closed:
             return
         self._acting = True
         changed = False
@@ -254,6 +256,7 @@ class SocketUnit:
                 self._trigger.open(self)
             case Close():
                 self._unwatch()
+                self._limits = {}
                 self.sockets.close()
                 self.sockets = SocketSet()
                 self._trigger.closed(self)
@@ -261,6 +264,8 @@ class SocketUnit:
                 self._flush()
             case Run():
                 self._run(act)
+            case Kill():
+                self._kill(final=act.signal == "FinalKillSignal")
             case Entered():
                 log(logging.DEBUG, self.name, act.state.value)
 
@@ -285,12 +290,21 @@ class SocketUnit:
 
     def _command_ended(self, how: Exit) -> None:
         self._command = None
-        if not how.is_clean(oneshot=True):
-            self._complain(f"{self.life.state.value}: {how}")
+        if not how.is_clean(oneshot=True) and self.life.state in UNIT_COMMANDS:
+            self._complain(f"{UNIT_COMMANDS[self.life.state]}: {how}")
         result = (
             "success" if how.is_clean(oneshot=True) else "signal" if how.signal else "exit-code"
         )
         self.do(self.life.command_ended(result, self._house.now()))
+
+    def _kill(self, *, final: bool) -> None:
+        """End the command that runs, with everything that it has started."""
+        if self._command is not None:
+            pid = self._command.pid
+            others = self._house.children.others({pid})
+            told = family.Family("", pid, pid, others=others)
+            number = signal.SIGKILL if final else signal.SIGTERM
+            family.kill(family.CONTROL_GROUP, told, number, final=final)
 
     def _complain(self, text: str) -> None:
         self.problem = text
@@ -327,7 +341,11 @@ class SocketUnit:
         for number in self.sockets.filenos():
             resting = mode is Mode.READABLE and number in self._resting
             self._watched.add(number)
-            self._watch.set(number, Mode.HANGUP if resting else mode, (self, number))
+            try:
+                self._watch.set(number, Mode.HANGUP if resting else mode, (self, number))
+            except OSError as error:
+                self.fail(f"cannot listen: {error.strerror}")
+                return
 
     def pause(self) -> None:
         """Trigger nothing more, for a successor does."""
@@ -403,17 +421,21 @@ class SocketUnit:
         if over:
             self.rewatch()
         if (when := self.life.deadline()) is not None and when <= now:
-            if self._command is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(self._command.pid, signal.SIGKILL)
+            if self._command is not None and self.life.state in UNIT_COMMANDS:
+                self._complain(f"{UNIT_COMMANDS[self.life.state]}: takes too long")
             self.do(self.life.expire(now))
 
-    def close(self, *, leave: bool = False) -> None:
-        """Close its sockets at once.
+    def kill(self) -> None:
+        """End the command that runs by force."""
+        self._kill(final=True)
 
-        Args:
-            leave: Leave every node in place, because somebody else serves there.
+    def close(self, let_go: Callable[[SocketSet], None] = SocketSet.close) -> None:
+        """Close its sockets at once, by one of the methods of `SocketSet` that do; and its command.
+
+        Nothing is begun any more.
         """
+        self._closed = True
         self._house.reactor.remove(self)
         self._unwatch()
-        self.sockets.leave() if leave else self.sockets.close()
+        self._kill(final=True)
+        let_go(self.sockets)

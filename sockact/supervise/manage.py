@@ -26,11 +26,13 @@ from sockact.supervise.serve import Recipe, Running, seconds
 from sockact.supervise.tables import Unit
 from sockact.supervise.watch import Watch
 
+_OVER = (Unit.DEAD, Unit.FAILED)
+
 IDLE_CHECK_SECONDS = 1.0
 """How often a service that has connections is looked at again, to stop it when it is idle."""
 
 
-class Place(Protocol):
+class Ground(Protocol):
     """Where sockets come from, and whoever else has to know of them."""
 
     def open(self, unit: SocketSpec) -> SocketSet:
@@ -50,7 +52,7 @@ class Manager:
         definitions: What is run.
     """
 
-    def __init__(self, house: House, definitions: Definitions, place: Place) -> None:
+    def __init__(self, house: House, definitions: Definitions, ground: Ground) -> None:
         """Begin with everything dead."""
         self.house = house
         self.definitions = definitions
@@ -58,13 +60,14 @@ class Manager:
         self.services: dict[str, Service] = {}
         self.instances: dict[str, Running] = {}
         self.changed: Callable[[], None] = lambda: None
-        self._place = place
+        self._ground = ground
         self._watch = Watch()
-        self._deferred: list[SocketUnit] = []
         self.gathering = False
         self._opened: dict[str, SocketSet] = {}
         self._leaving: list[Service] = []
-        self._kept: list[SocketSet] = []
+        self._leaving_units: list[SocketUnit] = []
+        self._setting = self._told = False
+        self._kept = SocketSet()
         self._draining: list[SocketSet] = []
         self._recipes: dict[str, Recipe] = {}
         self._idle_due: dict[str, float] = {}
@@ -148,9 +151,7 @@ class Manager:
             defers = unit.spec.get(directives.DEFER_TRIGGER)
             ending = [one for one in others if not one.is_active]
             if defers == "patient" or (defers == "yes" and len(ending) == len(others)):
-                if unit.life.state is not Unit.DEFERRED:
-                    self._deferred.append(unit)
-                    unit.do(unit.life.deferred(now))
+                unit.do(unit.life.deferred(now))
                 return
             if defers != "no":
                 names = ", ".join(one.name for one in others)
@@ -160,6 +161,9 @@ class Manager:
             for one in others:
                 log(logging.INFO, one.name, f"stopped: it conflicts with {service.name}")
                 one.stop()
+        if not service.is_active and service.deadline() is not None:
+            unit.do(unit.life.has_triggered(now))  # traffic does not shorten RestartSec=
+            return
         if not service.is_active:
             log(logging.INFO, service.name, f"started by traffic on {unit.name}")
         why = service.start()
@@ -229,29 +233,48 @@ class Manager:
             return
         if (sockets := self._opened.pop(unit.name, None)) is not None:
             unit.opened(sockets)
+            self._sockets_changed()
             return
         try:
-            sockets = self._place.open(unit.spec)
+            sockets = self._ground.open(unit.spec)
         except SockactError as error:
             unit.fail(str(error))
             return
         unit.opened(sockets)
-        self._place.changed()
+        self._sockets_changed()
 
     def closed(self, unit: SocketUnit) -> None:
         """Hear that a unit's sockets were closed."""
-        del unit
-        self._place.changed()
+        if unit not in self._leaving_units:
+            self._sockets_changed()
 
     def unit_changed(self, unit: SocketUnit) -> None:
         """Hear that a unit is in another state."""
+        if unit.life.state in _OVER:
+            self._unit_is_over(unit)
         service = self.services.get(unit.service)
         if unit.life.state is Unit.LISTENING and service is not None and service.is_busy:
             unit.service_changed(active=True, hit_limit=False)
         self.changed()
 
+    def _unit_is_over(self, unit: SocketUnit) -> None:
+        if unit in self._leaving_units:
+            self._leaving_units.remove(unit)
+            unit.close()
+        elif (sockets := self._opened.pop(unit.name, None)) is not None:
+            sockets.close()  # it could not even begin
+            self._sockets_changed()
+
+    def _sockets_changed(self) -> None:
+        """Tell that others are open than before; once, when all are what they are to be."""
+        self._told = self._told or self._setting
+        if not self._setting:
+            self._ground.changed()
+
     def hung_up(self, unit: SocketUnit, number: int) -> None:
-        """Bring a listener back that was shut down."""
+        """Bring a listener back that was shut down, unless somebody else serves there."""
+        if not self.house.polls:
+            return
         index = unit.sockets.filenos().index(number)
         entry = list(unit.sockets)[index]
         what = str(entry.listener) if entry.listener else entry.name
@@ -273,7 +296,7 @@ class Manager:
         )
         if same:
             return
-        self._place.changed()
+        self._ground.changed()
         for service in self.services.values():
             if unit in self.units_of(service.name) and service.is_active and not service.trial:
                 # The present processes have the dead one.
@@ -282,21 +305,28 @@ class Manager:
     # --- services ---------------------------------------------------------------------------------
 
     def _service_changed(self, service: Service) -> None:
-        hit = service.result == "start-limit-hit" and not service.is_busy
         for unit in self.units.values():
             if unit.service == service.name:
-                unit.service_changed(active=service.is_busy, hit_limit=hit)
+                self._follow_service(unit)
         if not service.is_busy:
-            deferred, self._deferred = self._deferred, []
-            for unit in deferred:
-                if unit.life.state is Unit.DEFERRED:
-                    self._deferred.append(unit)
-                    if not self._conflicting(self.services[unit.service]):
-                        self._deferred.remove(unit)
-                        self.trigger(unit)
+            self._look_deferred()
         self._look_idle(service)
         self._look_leaving()
         self.changed()
+
+    def _look_deferred(self) -> None:
+        """Start what has waited for the end of something else."""
+        if not self.house.polls:
+            return
+        for unit in [one for one in self.units.values() if one.life.state is Unit.DEFERRED]:
+            if not self._conflicting(self.services[unit.service]):
+                self.trigger(unit)
+
+    def _follow_service(self, unit: SocketUnit) -> None:
+        """Have a unit know how its service stands."""
+        service = self.services.get(unit.service)
+        if service is not None:
+            unit.service_changed(active=service.is_busy, hit_limit=service.hit_limit)
 
     def child_ended(self) -> None:
         """Hear that children of this process have ended."""
@@ -341,14 +371,19 @@ class Manager:
 
     # --- other definitions ------------------------------------------------------------------------
 
-    def set_units(self, definitions: Definitions, parts: dict[str, SocketSet]) -> None:
+    def set_units(
+        self, definitions: Definitions, parts: dict[str, SocketSet], dropped: SocketSet
+    ) -> None:
         """Run other socket units from now on.
 
         Args:
             definitions: What they are.
             parts: The sockets of each, which are owned here from now on.
+            dropped: The sockets that no unit has any more; gets what undoes their opening.
         """
-        before, self.units = self.units, {}
+        kept = {id(entry) for part in parts.values() for entry in part}
+        retired: list[tuple[SocketUnit, SocketSet]] = []
+        before, self.units, self._setting = self.units, {}, True
         for one in definitions.units:
             name = one.spec.name
             unit = before.pop(name, None)
@@ -365,13 +400,30 @@ class Manager:
                 self.units[name] = unit
                 continue
             if unit is not None:
-                unit.sockets.forget()
-                unit.close(leave=True)
+                retired.append((unit, parts[name]))
             self._opened[name] = parts[name]
-            self._add_unit(one).start()
+            self._add_unit(one)
         for unit in before.values():
-            unit.sockets.forget()  # they are closed when the drain is over
-            unit.close(leave=True)
+            moved = any(id(entry) in kept for entry in unit.sockets)
+            retired.append((unit, self._kept if moved else dropped))
+        for unit, heir in retired:
+            self._retire(unit, heir)
+        for name in list(self._opened):
+            self.units[name].start()
+        self._setting = False
+        if self._told:
+            self._told = False
+            self._ground.changed()
+
+    def _retire(self, unit: SocketUnit, heir: SocketSet) -> None:
+        """Stop a unit whose sockets are somebody else's now, with what undoes their opening."""
+        sockets = unit.change_sockets(SocketSet())
+        sockets.forget()
+        heir.extend(sockets)
+        self._leaving_units.append(unit)
+        unit.stop()
+        if unit.life.state in _OVER and unit in self._leaving_units:
+            self._unit_is_over(unit)
 
     def add_services(self, definitions: Definitions) -> None:
         """Add the services that are new."""
@@ -392,6 +444,7 @@ class Manager:
     def _look_leaving(self) -> None:
         for service in [one for one in self._leaving if one.is_over]:
             self._leaving.remove(service)
+            service.store.clear()
             service.close()
         if self._draining and not any(one.former for one in self.all_services()):
             for sockets in self._draining:
@@ -409,13 +462,14 @@ class Manager:
 
     def keep(self, rest: SocketSet) -> None:
         """Take ownership of what undoes the opening of sockets, whoever has the sockets."""
-        self._kept.append(rest)
+        self._kept.extend(rest)
 
     def rewatch(self) -> None:
         """Watch every unit for what matters now."""
         for service in self.services.values():
             self._set_idle(service)
         for unit in self.units.values():
+            self._follow_service(unit)  # it may be another than before
             unit.rewatch()
 
     # --- all of them ------------------------------------------------------------------------------
@@ -439,6 +493,7 @@ class Manager:
         """Listen again."""
         for unit in self.units.values():
             unit.rewatch()
+        self._look_deferred()
 
     def stop_services(self, *, instances: bool) -> None:
         """Stop every service; and the instances of Accept=yes, or let them finish."""
@@ -452,6 +507,20 @@ class Manager:
         """Stop every socket unit."""
         for unit in list(self.units.values()):
             unit.stop()
+
+    def kill(self) -> None:
+        """End by force whatever is left."""
+        for service in self.all_services():
+            for generation in service.all():
+                for one in generation.slots:
+                    one.kill()
+        for one in list(self.instances.values()):
+            one.kill()
+        for unit in self._all_units():
+            unit.kill()
+
+    def _all_units(self) -> list[SocketUnit]:
+        return [*self.units.values(), *self._leaving_units]
 
     @property
     def is_quiet(self) -> bool:
@@ -472,19 +541,20 @@ class Manager:
             if unit.life.is_open or unit.life.state is Unit.START_OPEN:
                 yield unit.spec, unit.sockets
 
-    def close(self, *, leave: bool = False) -> None:
-        """Close everything; the processes are left alone.
+    @property
+    def has_sockets(self) -> bool:
+        """Whether a socket unit has not come to its end."""
+        return any(unit.life.state not in _OVER for unit in self._all_units())
 
-        Args:
-            leave: Leave every node in place, because somebody else serves there.
-        """
+    def close(self, let_go: Callable[[SocketSet], None] = SocketSet.close) -> None:
+        """Close everything, sockets by one of the methods that do; services are left alone."""
         self.house.reactor.unwatch(self._watch.fileno())
         self.house.reactor.remove(self._watch)
         self.house.reactor.remove(self)
-        for unit in self.units.values():
-            unit.close(leave=leave)
-        for sockets in [*self._kept, *self._draining, *self._opened.values()]:
-            sockets.leave() if leave else sockets.close()
+        for unit in self._all_units():
+            unit.close(let_go)
+        for sockets in [self._kept, *self._draining, *self._opened.values()]:
+            let_go(sockets)
         for service in self.all_services():
             service.close()
         self._watch.close()

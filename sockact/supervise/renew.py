@@ -18,6 +18,7 @@ from sockact.spec import ServiceSpec
 from sockact.supervise.exit import Exit
 from sockact.supervise.given import Given
 from sockact.supervise.house import House, log
+from sockact.supervise.instance import SKIPPED, SUCCESS
 from sockact.supervise.limit import RateLimit
 from sockact.supervise.prepare import Preparer
 from sockact.supervise.probe import Probe
@@ -27,6 +28,9 @@ from sockact.supervise.store import FdStore
 from sockact.supervise.tables import IS_FINAL
 from sockact.unitfile.command import parse_commands
 from sockact.unitfile.readiness import Delay, Readiness, Said
+
+_ANEW = -1
+"""In place of a slot: all of it is started again, as soon as nothing of it is left."""
 
 Gives = Callable[[int], Given]
 """Asked for the descriptors of the process in a slot."""
@@ -42,6 +46,7 @@ class Generation:
         number: 1, 2, 3 … of a service.
         spec: The definition.
         slots: The processes, also those that have ended.
+        begun: Whether all have been started.
         ready: Whether it has shown that it can serve.
         problem: Why it came to nothing.
     """
@@ -70,6 +75,7 @@ class Generation:
         """
         self.number = number
         self.spec = spec
+        self.begun = False
         self.ready = False
         self.problem = ""
         self._house = house
@@ -87,6 +93,7 @@ class Generation:
             self.slots.append(self._new(slot))
         for one in list(self.slots):
             one.start()
+        self.begun = True
 
     def _new(self, slot: int) -> Running:
         count = self.spec.get(d.X_INSTANCES)
@@ -114,7 +121,7 @@ class Generation:
     def _heard(self, one: Running) -> None:
         if one.problem:
             self.problem = one.problem
-        if not self.ready and all(one.is_up for one in self.slots):
+        if not self.ready and all(map(_has_come_up, self.slots)):
             if self._probe is None:
                 self._try()
             elif isinstance(self._readiness, Delay) and self._said():
@@ -217,11 +224,22 @@ class _Check:
                 os.kill(self._process.pid, signal.SIGKILL)
 
 
+def _has_come_up(one: Running) -> bool:
+    """Whether it is up, or has done what it had to do (Type=oneshot)."""
+    return one.is_up or _is_done(one)
+
+
+def _is_done(one: Running) -> bool:
+    done = one.life.ready and one.life.result == SUCCESS
+    return done and one.spec.get(d.TYPE) == "oneshot"
+
+
 class Trial:
-    """A new generation that is being tried.
+    """A new generation that is being tried: as long as it is, it may fail though it was ready.
 
     Attributes:
         generation: Which.
+        done: Called with nothing when it is ready, and with why when it has come to nothing.
     """
 
     def __init__(
@@ -231,6 +249,7 @@ class Trial:
         self.generation = generation
         self.done: Callable[[str], None] = lambda _why: None
         self._reactor = reactor
+        self._told = False
         self._until = math.inf if patience is None else now + patience
         reactor.add(self)
 
@@ -241,21 +260,26 @@ class Trial:
     def expire(self, now: float) -> None:
         """Give up."""
         del now
-        self._finish(f"not ready in time: {self.generation.why_not()}")
+        self._fail(f"not ready in time: {self.generation.why_not()}")
 
     def look(self) -> None:
-        """Look what has become of it."""
-        if self.generation.ready:
-            self._finish("")
-        elif self.generation.is_over or not self.generation.is_active:
-            self._finish(self.generation.problem or "it has ended before it was ready")
+        """Look what has become of it; with several processes, one that fails is enough."""
+        generation = self.generation
+        if not generation.begun:
+            return
+        if not all(one.is_active or _is_done(one) for one in generation.slots):
+            before = "" if generation.ready else " before it was ready"
+            self._fail(generation.problem or f"it has ended{before}")
+        elif generation.ready and not self._told:
+            self._told, self._until = True, math.inf
+            self.done("")
 
     def cancel(self) -> None:
         """Wait no more."""
         self._reactor.remove(self)
         self.done = lambda _why: None
 
-    def _finish(self, why: str) -> None:
+    def _fail(self, why: str) -> None:
         done = self.done
         self.cancel()
         done(why)
@@ -272,6 +296,7 @@ class Service:
         store: Its fd store.
         restarts: How often it was started again by itself.
         result: How it has ended last, in systemd's words.
+        hit_limit: Whether it has come to its end just now for being started too often.
         last_failure: What went wrong last, for people.
     """
 
@@ -289,7 +314,8 @@ class Service:
         self.former: list[Generation] = []
         self.trial: Trial | None = None
         self.restarts = 0
-        self.result = "success"
+        self.result = SUCCESS
+        self.hit_limit = False
         self.last_failure = ""
         self.generations = 0
         self.gives = gives
@@ -330,6 +356,11 @@ class Service:
         return self.current is not None and self.current.is_active
 
     @property
+    def has_come_up(self) -> bool:
+        """Whether it is ready; or is over already, by itself."""
+        return self.current.ready if self.current else self.generations > 0
+
+    @property
     def is_busy(self) -> bool:
         """Whether a socket unit takes it for running: it is active, or not yet far in its end."""
         if self.current is None:
@@ -352,7 +383,7 @@ class Service:
         if self.current is None or self.current.is_over:
             if self._due:
                 return "auto-restart"
-            return "dead" if self.result in ("success", "exec-condition") else "failed"
+            return "dead" if self.result in (SUCCESS, SKIPPED) else "failed"
         lives = [one for one in self.current.slots if not one.is_over] or self.current.slots
         return lives[0].life.state.value
 
@@ -369,7 +400,7 @@ class Service:
                 self._settle(self.current)
             self._tell()
             return "service-start-limit-hit"
-        waiting = [slot for slot in self._due if slot >= 0]
+        waiting = [slot for slot in self._due if slot != _ANEW]
         self._due.clear()
         self.stopping = False
         if waiting and self.current is not None:
@@ -401,8 +432,11 @@ class Service:
         if self.current is None:
             self.start()
             return
-        self._due[-1] = math.inf
+        self._due = {_ANEW: math.inf}
+        self.stopping = False
         self.current.stop(restarting=True)
+        if self.current is not None:  # it may have been over, and only waited for its next start
+            self._settle(self.current)
 
     def reload(self) -> bool:
         """Have it read its configuration again; return whether it can."""
@@ -422,8 +456,8 @@ class Service:
         Args:
             spec: Its definition.
             gives: Asked for its sockets.
-            done: Called with nothing when it is ready; `follow` is to be called then. Else with
-                why not, and it has been told to stop.
+            done: Called with nothing when it is ready; `follow` is to be called then. With why
+                when it fails, before or after that, and then it has been told to stop.
         """
         assert self.trial is None, "one at a time"
         generation = self._new_generation(self._readiness(replacing=True, spec=spec), spec, gives)
@@ -460,6 +494,10 @@ class Service:
             self.former.append(before)
             before.stop()
             self._settle(before)
+        for one in self.current.slots:
+            if one.is_over:  # it had only one thing to do
+                self._ended(one)
+        self._settle(self.current)
         self._tell()
 
     def give_up_trial(self, why: str) -> None:
@@ -515,9 +553,9 @@ class Service:
     def _ended(self, one: Running) -> None:
         """One of the processes that serve has come to its end."""
         self.exit, self.result = one.exit, one.life.result
-        if self.result != "success":
+        if self.result != SUCCESS:
             self.last_failure = one.problem or self.result
-        if self.stopping or self._house.ending or -1 in self._due:
+        if self.stopping or self._house.ending or _ANEW in self._due:
             return
         how = one.exit
         status = (
@@ -530,20 +568,23 @@ class Service:
         """Forget what is over."""
         if generation in self.former and generation.is_over:
             self.former.remove(generation)
-        if generation is self.current and generation.is_over and set(self._due) <= {-1}:
-            self.current = None
-            if self._due.pop(-1, None) is not None:
-                self._house.reactor.post(self._start_anew)
+        if generation is self.current and generation.is_over:
+            if set(self._due) <= {_ANEW}:
+                self.current = None
+                self._due = dict.fromkeys(self._due, 0.0)
             self._keep_store()
 
-    def _start_anew(self) -> None:
-        self.start()
-
     def _keep_store(self) -> None:
-        preserve = self.spec.get(d.FD_STORE_PRESERVE)
-        keeps = preserve == "yes" or (preserve == "on-success" and self.result == "success")
-        if not keeps and not self._due:
-            self.store.clear()
+        if self._house.ending:
+            return  # it is closed in the end, or needed if the successor dies
+        match self.spec.get(d.FD_STORE_PRESERVE):
+            case "yes":
+                return
+            case "restart" if self._due:
+                return
+            case "on-success" if self._due or self.result == SUCCESS:
+                return
+        self.store.clear()
 
     def deadline(self) -> float | None:
         """Return when it is started again; for the reactor."""
@@ -553,10 +594,13 @@ class Service:
     def expire(self, now: float) -> None:
         """Start what is due."""
         for slot in [slot for slot, when in self._due.items() if when <= now]:
-            del self._due[slot]
-            if self._house.ending or not self._is_allowed(now):
+            self._due.pop(slot, None)
+            if slot == _ANEW:
+                self.start()
+            elif self._house.ending or not self._is_allowed(now):
                 break
-            self._start_again([slot])
+            else:
+                self._start_again([slot])
         if self.current is not None:
             self._settle(self.current)
         self._tell()
@@ -567,6 +611,7 @@ class Service:
             return True
         self._due.clear()
         self.result = "start-limit-hit"
+        self.hit_limit = not self.is_busy
         self.last_failure = f"started too often (StartLimitBurst=); {self.last_failure}"
         log(logging.ERROR, self.name, self.last_failure)
         return False
@@ -587,6 +632,7 @@ class Service:
     def _tell(self) -> None:
         for changed in list(self._changed):
             changed(self)
+        self.hit_limit = False
 
     def close(self) -> None:
         """Close the fd store, and call nobody any more."""

@@ -82,15 +82,16 @@ class Replacement:
 
     def begin(self) -> None:
         """Start what is new."""
-        services = [
-            service
-            for name in self._names
-            if (service := self._manager.services.get(name)) is not None
-            and (service.is_active or service.current is None)
-        ]
-        chosen = [one for one in services if self._change is None or one.is_active]
-        for idle in (one for one in services if one not in chosen):
-            log(logging.INFO, idle.name, "does not run; its next start is a new one")
+        known = self._manager.services
+        services = [known[name] for name in self._names if name in known]
+        chosen: list[Service] = []
+        for service in services:
+            # One that waits for its next start may wait for just this.
+            if self._change is None or service.is_active or service.is_waiting:
+                service.give_up_trial("another replacement has begun")
+                chosen.append(service)
+            else:
+                log(logging.INFO, service.name, "does not run; its next start is a new one")
         self.waiting = {one.name for one in chosen}
         self._tried = chosen
         for service in chosen:
@@ -180,6 +181,6 @@ class Replacement:
         specs = self._change.specs
         whole, dropped = self._change.commit(tenure, warn=self._warn)
         parts = self._opening.divide(specs, whole)
-        self._manager.set_units(self.definitions, parts)
+        self._manager.set_units(self.definitions, parts, dropped)
         self._manager.keep(whole)
         return dropped

@@ -3,28 +3,45 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from sockact.fd.queue import queue
 from sockact.rendezvous.offer import Reply
 from sockact.rendezvous.policy import Who
+from sockact.rendezvous.takeover import Tenure
 from sockact.sockets.socketset import NamedSocket
 from sockact.supervise.house import logger
 from sockact.supervise.listen import SocketUnit
+from sockact.supervise.manage import Manager
 from sockact.supervise.renew import Generation, Service
 from sockact.supervise.serve import Running
-
-if TYPE_CHECKING:
-    from sockact.supervise.run import Supervisor
+from sockact.supervise.settings import Place, Settings
 
 _FAILED = 1
 _NO_INPUT = 66
 
 
+class Asked(Protocol):
+    """What a supervisor is to those who ask it; `sockact.supervise.run.Supervisor` says more."""
+
+    settings: Settings
+    place: Place
+    manager: Manager
+    tenure: Tenure | None
+    since: float
+
+    @property
+    def is_replacing(self) -> bool:
+        """Whether a replacement is under way."""
+
+    def replace(self, names: Sequence[str], done: Callable[[str], None]) -> None:
+        """Replace services."""
+
+
 class Responder:
     """Carries out commands for a supervisor."""
 
-    def __init__(self, supervisor: "Supervisor") -> None:
+    def __init__(self, supervisor: Asked) -> None:
         """Work for it."""
         self._supervisor = supervisor
         self._commands: dict[str, Callable[[Sequence[str], Mapping[str, object], Reply], None]] = {
@@ -79,7 +96,7 @@ class Responder:
             "path": supervisor.settings.path,
             "generation": tenure.estate.generation if tenure else 0,
             "uptime": time.time() - supervisor.since,
-            "replacing": supervisor.replacement is not None,
+            "replacing": supervisor.is_replacing,
             "units": [_unit(unit) for unit in manager.units.values()],
             "services": [_service(one, now) for one in manager.all_services()],
             "instances": [
@@ -158,7 +175,7 @@ class Responder:
         settles: bool = False,
     ) -> None:
         manager = self._supervisor.manager
-        if self._supervisor.place.value != "serving":
+        if self._supervisor.place is not Place.SERVING:
             place = self._supervisor.place.value
             answer({"error": f"the supervisor is {place}", "status": _FAILED})
             return

@@ -6,14 +6,11 @@ while the former owner serves. It serves. It drains, once it has a successor of 
 """
 
 import contextlib
-import enum
 import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-
-import attrs
+from collections.abc import Callable, Sequence
 
 from sockact import service_directives as d
 from sockact.activation import notify
@@ -38,56 +35,14 @@ from sockact.supervise.renew import Service
 from sockact.supervise.replace import Replacement
 from sockact.supervise.respond import Responder
 from sockact.supervise.serve import seconds
+from sockact.supervise.settings import Place, Settings
 from sockact.supervise.store import Stored
 from sockact.supervise.tables import Unit
 
 _FAULTS_MAX = 100
 _LONGEST, _MARGIN = 3600.0, 10.0
+_BEGUN = (Unit.START_OPEN, Unit.DEAD, Unit.FAILED)
 FORWARDED = ("SIGUSR1", "SIGUSR2", "SIGWINCH")
-
-
-@attrs.frozen
-class Settings:
-    """How a supervisor runs.
-
-    Attributes:
-        path: The rendezvous at which it is the owner, and is controlled; None for none.
-        shared: Whether somebody else may come to that path: its sockets do not block then.
-        source: A rendezvous whose owner or holder has the sockets; None to open them.
-        timeout: Seconds to wait for an owner that is busy, starting or stopping.
-        drain: Seconds that its drain may last, once it has a successor; 0 for ever.
-        trusted: Users who may own the path besides root and this process's own user.
-        environ: The environment that every service begins with.
-        whole_environ: What PassEnvironment= takes variables from.
-        search: Where programs without a path are looked up; empty for systemd's own places.
-        death_signal: Whether services are stopped by the kernel if this process is killed.
-        stays: Whether this process, when it has handed everything over, waits for a signal: for
-            container managers that start again whatever ends.
-        passes_status: Whether the end of the only service is the end of all, with its status.
-    """
-
-    path: str | None = None
-    shared: bool = False
-    source: str | None = None
-    timeout: float = 30.0
-    drain: float = 0.0
-    trusted: tuple[int, ...] = ()
-    environ: Mapping[str, str] = attrs.field(factory=dict)
-    whole_environ: Mapping[str, str] = attrs.field(factory=dict)
-    search: str = ""
-    death_signal: bool = True
-    stays: bool = False
-    passes_status: bool = False
-
-
-class Place(enum.Enum):
-    """Where a supervisor stands."""
-
-    BOOTING = "booting"
-    TRYING = "trying"
-    SERVING = "serving"
-    DRAINING = "draining"
-    ENDING = "ending"
 
 
 Load = Callable[[], Definitions]
@@ -152,6 +107,11 @@ class Supervisor:
             raise
         self.manager.changed = self._look
 
+    @property
+    def is_replacing(self) -> bool:
+        """Whether a replacement is under way."""
+        return self.replacement is not None
+
     # --- from beginning to end --------------------------------------------------------------------
 
     def run(self) -> int:
@@ -210,13 +170,13 @@ class Supervisor:
         manager = self.manager
         manager.gathering = True
         manager.start_units()
-        while any(unit.life.state is Unit.START_PRE for unit in manager.units.values()):
+        while not all(unit.life.state in _BEGUN for unit in manager.units.values()):
             self.reactor.step(None)
             if self._wants_end:
                 return []
-        failed = [unit for unit in manager.units.values() if unit.life.state is Unit.FAILED]
-        if failed:
-            raise BootError(f"{failed[0].name}: {failed[0].problem}")
+        for unit in manager.units.values():
+            if unit.life.state is not Unit.START_OPEN:
+                raise BootError(f"{unit.name}: {unit.problem}")
         manager.gathering = False
         units = list(manager.units.values())
         opening = Opening(lambda spec: self._inheritance.open(spec, self._open_or_take))
@@ -293,14 +253,16 @@ class Supervisor:
         if self.place is Place.BOOTING and tenure is not None and tenure.predecessor_drains:
             self._try()
         elif self.place is Place.BOOTING:
-            self._serve()
             self.manager.start_eager()
+            self._serve()
         self._look()
 
     def _serve(self) -> None:
         self.place = Place.SERVING
         self.house.polls = True
         self.manager.resume()
+        if self._out_of_step:
+            self.changed()
         count = sum(len(unit.sockets) for unit in self.manager.units.values())
         generation = f"generation {self.tenure.estate.generation}, " if self.tenure else ""
         logger.info("%s%s", generation, f"{count} socket{'s' if count != 1 else ''} open")
@@ -319,14 +281,20 @@ class Supervisor:
         return name in definitions.eager or bool(definitions.triggering(name))
 
     def _tried(self, why: str) -> None:
-        """Hear whether all services are ready; the sockets are not ours before the commit."""
-        tenure = self.tenure
-        if tenure is None or self.place is not Place.TRYING:
+        """Hear whether all services are ready, and vote.
+
+        From then on they are ours, whatever comes: one that ends while the vote is counted is
+        started again like any other.
+        """
+        tenure, replacement = self.tenure, self.replacement
+        if tenure is None or replacement is None or self.place is not Place.TRYING:
             return
         if why:
             self.failure = why
             self.end()
             return
+        replacement.commit()
+        self.replacement = None
         tenure.ready()
 
     # --- the rendezvous ---------------------------------------------------------------------------
@@ -336,13 +304,10 @@ class Supervisor:
         assert tenure is not None
         match tenure.phase:
             case Phase.LEADING if self.place is Place.TRYING:
-                if self.replacement is not None:
-                    self.replacement.commit()
-                    self.replacement = None
                 self._serve()
             case Phase.LEADING if self.place is Place.DRAINING:
                 self._take_back()
-            case Phase.LEADING:
+            case Phase.LEADING if self.place is Place.SERVING:
                 if self._out_of_step:
                     self.changed()
                 self.house.polls = True
@@ -393,7 +358,7 @@ class Supervisor:
         logger.warning("the drain has taken too long; stopping what is left")
         self.manager.stop_services(instances=True)
 
-    # --- manage.Place -----------------------------------------------------------------------------
+    # --- manage.Ground ----------------------------------------------------------------------------
 
     def open(self, unit: SocketSpec) -> SocketSet:
         """Return the sockets of a unit that is started by itself."""
@@ -402,6 +367,7 @@ class Supervisor:
     def changed(self) -> None:
         """Have other sockets passed on from now on."""
         if self.tenure is None or self.place is not Place.SERVING:
+            self._out_of_step = True
             return
         present = list(self.manager.sockets())
         flat = SocketSet(entry for _, sockets in present for entry in sockets)
@@ -522,9 +488,8 @@ class Supervisor:
 
     def end(self, number: int = 0) -> None:
         """Stop everything; a second time, by force."""
-        if self.place is Place.ENDING and number:
-            for service in self.manager.services.values():
-                service.forward(signal.SIGKILL)
+        if number and self._wants_end and self.place in (Place.ENDING, Place.DRAINING):
+            self.manager.kill()
             return
         if self.place is Place.DRAINING:
             self._wants_end = True
@@ -544,7 +509,7 @@ class Supervisor:
         if not self._told_ready and self.place is Place.SERVING:
             services = self.manager.services
             eager = [services[name] for name in self.manager.definitions.eager]
-            if all(one.current is not None and one.current.ready for one in eager):
+            if all(one.has_come_up for one in eager):
                 self._told_ready = True
                 with contextlib.suppress(NotifyError):
                     notify.ready(f"{len(self.manager.units)} socket units")
@@ -557,6 +522,7 @@ class Supervisor:
             self.replacement.give_up("the supervisor ends")
             self.replacement = None
         self.house.ending = True
+        self.house.polls = False
         self.manager.stop_services(instances=True)
         self.manager.pause()
 
@@ -593,18 +559,31 @@ class Supervisor:
         if self.tenure is not None:
             self.tenure.commands = None
             self.tenure.close(self.failure or "the supervisor ends")
-        succeeded = self.tenure is not None and (
-            self.tenure.was_succeeded or not self.tenure.has_led
-        )
-        self.manager.close(leave=succeeded)
-        if succeeded:
-            self._rest.leave()
-        else:
-            self._rest.close()
+        let_go = self._let_go()
+        if let_go is SocketSet.close:
+            self._stop_units()
+        self.manager.close(let_go)
+        let_go(self._rest)
         self.house.children.close()
         if self.signals is not None:
             self.signals.close()
         self.reactor.close()
+
+    def _let_go(self) -> Callable[[SocketSet], None]:
+        """Return what becomes of the sockets: they are somebody else's, or were, or ours."""
+        tenure = self.tenure
+        if tenure is not None and tenure.was_succeeded:
+            return SocketSet.leave
+        if self.settings.path is not None and (tenure is None or not tenure.has_led):
+            return SocketSet.discard
+        return SocketSet.close
+
+    def _stop_units(self) -> None:
+        """Run what is to be run when sockets are closed."""
+        self._wants_end, self.place = True, Place.ENDING
+        self.manager.stop_units()
+        while self.manager.has_sockets:
+            self.reactor.step(None)
 
 
 def _wait_for_signal() -> None:

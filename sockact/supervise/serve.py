@@ -5,6 +5,7 @@ import contextlib
 import logging
 import math
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 
 from sockact import service_directives as d
@@ -186,6 +187,12 @@ class Running:
         """Pass a signal on to its main process."""
         if self.pid:
             _kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End its processes by force; what is to be run at its end is not left out."""
+        spares = self.spec.get(d.KILL_MODE) in (family.PROCESS, family.NONE)
+        mode = family.PROCESS if spares else family.CONTROL_GROUP
+        family.kill(mode, self._family(), signal.SIGKILL, final=True)
 
     @property
     def is_over(self) -> bool:

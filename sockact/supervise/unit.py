@@ -95,7 +95,6 @@ _SIGNALS = {
     _U.FINAL_SIGTERM: "KillSignal",
     _U.FINAL_SIGKILL: "FinalKillSignal",
 }
-_IS_OVER = (_U.DEAD, _U.FAILED)
 
 
 class UnitLife:
@@ -155,8 +154,6 @@ class UnitLife:
             now: The time.
         """
         command, self.control = self._command, False
-        if self.state in _IS_OVER:
-            return ()
         flags = self.rules.commands.get(command.directive, ())
         if result != RESOURCES and command.index < len(flags) and flags[command.index]:
             result = SUCCESS
@@ -249,14 +246,11 @@ class UnitLife:
     def _enter(self, state: Unit, now: float) -> None:
         if state is _U.START_PRE:
             self.result, self._limit = SUCCESS, RateLimit(*self.rules.trigger)
-        was_open, closes = self.is_open, False
-        while True:
-            closes = closes or (state not in IS_OPEN and (was_open or state is _U.STOP_POST))
-            if state not in UNIT_COMMANDS or self._has_commands(state):
-                break
+        while state in UNIT_COMMANDS and not self._has_commands(state):
             state = UNIT[state][_O.DONE]
         if state is _U.DEAD and self.result != SUCCESS:
             state = _U.FAILED
+        closes = self.is_open and state not in IS_OPEN
         self.state = state
         self._acts.append(Entered(state))
         self._arm(self._limit_of(state), now)

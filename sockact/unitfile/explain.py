@@ -1,6 +1,6 @@
 """What the rows of the directive table mean, in words for a person. Pure."""
 
-from sockact.directives import FILE_DESCRIPTOR_NAME, REMOVE_ON_STOP, TABLE
+from sockact.directives import ACCEPT, FILE_DESCRIPTOR_NAME, REMOVE_ON_STOP, TABLE
 from sockact.spec import (
     ACCEPTING,
     Diagnostic,
@@ -70,19 +70,28 @@ def idle_settings(spec: SocketSpec) -> list[Diagnostic]:
 def unsupervised(spec: SocketSpec, command: str = "exec") -> list[Diagnostic]:
     """Return what `spec` says in vain where nobody supervises the program, and why.
 
+    With Accept=yes that is nothing under exec, which stays then.
+
     Args:
         spec: The definition.
         command: The command that opens it.
     """
-    said = []
+    said: list[Diagnostic] = []
+    if command == "exec" and spec.get(ACCEPT):
+        return said
     for name, setting in spec.settings.items():
         row = TABLE[name]
         if row.moment is Moment.MANAGER and setting.value != row.default:
-            message = f"{name}= has no effect under {command}: {row.without_manager}"
-            said.append(Diagnostic(setting.origin, message))
+            why = row.without_manager if command == "exec" else "it only passes the sockets on"
+            if "sockact run" not in why:
+                why += "; sockact run honours it"
+            said.append(Diagnostic(setting.origin, f"{name}= has no effect under {command}: {why}"))
     if command != "hold" and spec.get(REMOVE_ON_STOP):  # a holder is left
         setting = spec.settings[REMOVE_ON_STOP.name]
-        message = f"RemoveOnStop= has no effect under {command}: nobody is left to remove the node"
+        message = (
+            f"RemoveOnStop= has no effect under {command}: nobody is left to remove the node;"
+            " sockact run honours it"
+        )
         said.append(Diagnostic(setting.origin, message))
     return said
 
@@ -114,6 +123,12 @@ def _failure_text(row: Directive[object]) -> str:
     return "the listener is not opened" if row.fatal else "a warning; the listener is used without"
 
 
+def _exec_text(row: Directive[object]) -> str:
+    if row.name == ACCEPT.name:
+        return "honoured: sockact stays, and runs the program for each connection"
+    return f"no effect: {row.without_manager}" if row.without_manager else ""
+
+
 def facts(row: Directive[object]) -> dict[str, str]:
     """Return what there is to know of a directive, label to text, in the order to show it."""
     found = {
@@ -124,7 +139,7 @@ def facts(row: Directive[object]) -> dict[str, str]:
         "call": row.call,
         "applies to": "" if row.moment in _NOT_OPENED else row.applies.value,
         "if it fails": _failure_text(row),
-        "under exec": f"no effect: {row.without_manager}" if row.without_manager else "",
+        "under exec": _exec_text(row),
         "empty value": _empty_text(row),
         "specifiers": "are expanded" if row.specifiers else "",
         "since": f"systemd {row.since}" if row.since else "",

@@ -1,4 +1,6 @@
-"""Both sides' reports on the units of a directory, and where they differ.
+"""All sides' reports on the units of a directory, and where they differ.
+
+The sides are systemd, ``sockact exec`` and ``sockact run``.
 
 A unit's header may hold ``# test:`` lines for what cannot be told from its name:
 
@@ -8,17 +10,19 @@ A unit's header may hold ``# test:`` lines for what cannot be told from its name
     Another socket unit of the same service, which has ``Service=``; that says ``# test: part``.
 ``# test: load``
     Only load it: to start it would take what there is not on such a machine.
+``# test: connect 127.0.0.1:80``
+    Of a unit with Accept=yes: where to connect to. A path, ``@name``, ``seqpacket:/path``, too.
 """
 
 import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.conformance import driver
+from tests.conformance.driver import Job, Report, out_of, probe_command
 from tests.conformance.namespaces import Bare, Systemd
 from tests.helpers import ROOT
 
@@ -38,9 +42,9 @@ def header(path: Path) -> dict[str, str]:
     return dict(_HEADER.findall(text))
 
 
-def jobs(units: Path = UNITS) -> list[driver.Job]:
+def jobs(units: Path = UNITS) -> list[Job]:
     """Return the services to start, and the socket units of each."""
-    found: list[driver.Job] = []
+    found: list[Job] = []
     for path in sorted(units.glob("*.socket")):
         said = header(path)
         if "part" in said:
@@ -49,25 +53,31 @@ def jobs(units: Path = UNITS) -> list[driver.Job]:
         if "@." in name:
             name = name.replace("@.", f"@{said['instance']}.")
         sockets = [name, *said.get("with", "").split()]
-        found.append((name.removesuffix(".socket") + ".service", sockets, "load" not in said))
+        service = name.removesuffix(".socket") + ".service"
+        found.append(Job(service, sockets, "load" not in said, said.get("connect", "")))
     return found
 
 
-def install(target: Path, todo: list[driver.Job]) -> None:
+def install(target: Path, todo: Sequence[Job]) -> None:
     """Copy the units to the unit directory `target`, and add the services."""
     shutil.copytree(UNITS, target, symlinks=True)
     everywhere = target / "socket.d"
     everywhere.mkdir()
     (everywhere / "00-alone.conf").write_text("[Unit]\nDefaultDependencies=no\n", encoding="ascii")
     (target / "test.target").write_text("[Unit]\nDefaultDependencies=no\n", encoding="ascii")
-    for service, sockets, _ in todo:
-        command = driver.probe_command(service).replace("%", "%%").replace('"', '\\"')
-        (target / service).write_text(
-            "[Unit]\nDefaultDependencies=no\n"
-            f"Requires={' '.join(sockets)}\nAfter={' '.join(sockets)}\n"
+    for job in todo:
+        command = probe_command(out_of(job.service)).replace("%", "%%").replace('"', '\\"')
+        names = " ".join(job.sockets)
+        unit = f"Requires={names}\nAfter={names}\n"
+        service = f"Sockets={names}\n"
+        name = job.service
+        if job.connect:
+            unit = service = ""
+            name = job.service.removesuffix(".service").partition("@")[0] + "@.service"
+        (target / name).write_text(
+            f"[Unit]\nDefaultDependencies=no\n{unit}"
             "[Service]\nType=oneshot\nStandardOutput=null\nStandardError=null\n"
-            f"Sockets={' '.join(sockets)}\n"
-            f'ExecStart=/bin/sh -c "{command}"\n',
+            f'{service}ExecStart=/bin/sh -c "{command}"\n',
             encoding="utf-8",
         )
 
@@ -84,22 +94,21 @@ def warnings_in(text: str) -> dict[str, list[str]]:
     return found
 
 
-def side(
-    name: str, units: Path, todo: list[driver.Job], jobs_file: Path
-) -> dict[str, driver.Report]:
+def side(name: str, units: Path, todo: Sequence[Job], jobs_file: Path) -> dict[str, Report]:
     """Do all jobs on one side, in a machine of its own."""
     script = str(ROOT / "tests" / "conformance" / "driver.py")
     with Systemd(units) if name == "real" else Bare(units) as machine:
         done = machine.run(sys.executable, script, name, str(jobs_file))
     if done.returncode:
         raise RuntimeError(f"the driver failed: {done.stderr}\n{machine.said[-2000:]}")
-    reports: dict[str, driver.Report] = json.loads(done.stdout)
+    reports: dict[str, Report] = json.loads(done.stdout)
     by_unit = warnings_in(machine.said)
-    for service, sockets, _ in todo:
-        report = reports[service]
-        if name == "ours":
+    for job in todo:
+        if (report := reports.get(job.service)) is None:
+            continue
+        if name != "real":
             by_unit = warnings_in(str(report["said"]))
-        names = {*sockets, *(re.sub("@.*[.]", "@.", socket) for socket in sockets)}
+        names = {*job.sockets, *(re.sub("@.*[.]", "@.", socket) for socket in job.sockets)}
         report["warnings"] = [line for unit in sorted(names) for line in by_unit.get(unit, [])]
     return reports
 
@@ -125,7 +134,14 @@ def _in_order(probe: dict[str, Any]) -> dict[str, object]:
     return {**probe, **{key: [probe[key][index] for index in order] for key in ("names", "fds")}}
 
 
-def verdict(report: driver.Report) -> Iterator[tuple[str, object]]:
+# Of what a program sees, what ``sockact exec`` decides; everything else stays what it was.
+_OF_EXEC = re.compile(
+    r"(loads|warns|starts|names|pid_is_ours|extra|directory|ids|umask|blocked|ignored)$"
+    r"|(fds|nodes|after)\.|environ\.(LISTEN|REMOTE)_"
+)
+
+
+def verdict(report: Report) -> Iterator[tuple[str, object]]:
     """Give what is compared of a report, as path and value."""
     loads = bool(report["loads"])
     yield "loads", loads
@@ -139,8 +155,16 @@ def verdict(report: driver.Report) -> Iterator[tuple[str, object]]:
         yield from flat("", _in_order(probe))
 
 
-def differences(real: driver.Report, ours: driver.Report) -> dict[str, tuple[object, object]]:
-    """Return where two reports differ: path to what systemd has, and what sockact has."""
+def differences(
+    real: Report, ours: Report, *, only_exec: bool = False
+) -> dict[str, tuple[object, object]]:
+    """Return where two reports differ: path to what systemd has, and what sockact has.
+
+    Args:
+        real: systemd's.
+        ours: sockact's.
+        only_exec: Look only at what ``sockact exec`` decides.
+    """
     theirs, own = dict(verdict(real)), dict(verdict(ours))
     if theirs.get("starts") != own.get("starts"):
         # Of that follows everything else.
@@ -148,5 +172,5 @@ def differences(real: driver.Report, ours: driver.Report) -> dict[str, tuple[obj
     return {
         path: (theirs.get(path), own.get(path))
         for path in sorted({*theirs, *own})
-        if theirs.get(path) != own.get(path)
+        if theirs.get(path) != own.get(path) and (not only_exec or _OF_EXEC.match(path))
     }

@@ -1,17 +1,23 @@
-"""Goes through the units on one side, inside a machine: ``python driver.py SIDE UNITS JOBS``.
+"""Goes through the units on one side, inside a machine: ``python driver.py SIDE JOBS``.
 
 For each job, which is a service and the socket units that it is activated by, it makes a clean
-place, starts the service, lets the probe report, stops the sockets, and looks at what stays behind.
-Prints a JSON object: service to what was found.
+place, starts the service, or connects to its socket, lets the probe report, stops the sockets, and
+looks at what stays behind. Prints a JSON object: service to what was found.
 """
 
-import functools
+import ast
+import contextlib
 import json
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
@@ -21,20 +27,46 @@ from tests.conformance.probe import nodes
 ROOTS = ("/run/t", "/run/mqueue")
 OUT = Path("/run/out")
 PROBE = Path(__file__).with_name("probe.py")
+_SECONDS = 20.0
+_FIRST_PORT = 5000
 
-Job = tuple[str, list[str], bool]
-"""A service, its socket units, and whether it is to be started, not only loaded."""
+
+class Job(NamedTuple):
+    """What is done with one unit.
+
+    Attributes:
+        service: The service that its sockets are for.
+        sockets: It, and other socket units of that service.
+        starts: Whether it is to be started, not only loaded.
+        connect: Where to connect to, if that is what starts the service.
+    """
+
+    service: str
+    sockets: Sequence[str]
+    starts: bool = True
+    connect: str = ""
+
+
 Report = dict[str, object]
 
 
-def probe_command(service: str) -> str:
+def probe_command(out: Path) -> str:
     """Return the shell command that saves the state of the process and becomes the probe."""
-    out = _out(service)
     return f"cat /proc/self/status > '{out}.status'; exec {sys.executable} -I -S {PROBE} '{out}'"
 
 
-def _out(service: str) -> Path:
-    return OUT / f"{service.replace(chr(92), '_')}.json"
+def out_of(service: str) -> Path:
+    """Return where the probe of a service reports."""
+    return OUT / service.replace("\\", "_")
+
+
+def probed(out: Path) -> dict[str, Any] | None:
+    """Return what a probe has reported, if it has."""
+    try:
+        found: dict[str, Any] = ast.literal_eval(out.read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return None
+    return found
 
 
 def _clean() -> None:
@@ -52,9 +84,46 @@ def _clean() -> None:
     Path("/run/t/directory").mkdir(mode=0o755)
 
 
-def _probed(service: str) -> object:
-    path = _out(service)
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+def _wait(holds: Callable[[], object]) -> None:
+    """Wait until something holds, but not for ever."""
+    deadline = time.monotonic() + _SECONDS
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+# --- a client -------------------------------------------------------------------------------------
+
+
+def _connect(where: str, port: int) -> socket.socket:
+    """Connect to ``[seqpacket:]/path``, ``@name`` or ``host:port``, from a port of that number."""
+    path = where.removeprefix("seqpacket:")
+    if path[0] in "/@":
+        kind = socket.SOCK_STREAM if path == where else socket.SOCK_SEQPACKET
+        client = socket.socket(socket.AF_UNIX, kind)
+        address: Any = path.replace("@", "\0", 1)
+    else:
+        host, _, number = where.rpartition(":")
+        host = host.strip("[]")
+        client = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.bind((host, port))
+        address = (host, int(number))
+    try:
+        client.settimeout(_SECONDS)
+        client.connect(address)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def _be_served(where: str, port: int) -> None:
+    """Connect, and wait until that connection has been served."""
+    with contextlib.suppress(OSError), _connect(where, port) as client:
+        client.recv(1)
+
+
+# --- systemd --------------------------------------------------------------------------------------
 
 
 def _systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -63,91 +132,190 @@ def _systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def real(jobs: list[Job]) -> dict[str, Report]:
+def real(jobs: Sequence[Job]) -> dict[str, Report]:
     """Let systemd, which is process 1 here, do the jobs."""
     reports: dict[str, Report] = {}
-    for service, sockets, start in jobs:
+    for port, job in enumerate(jobs, _FIRST_PORT):
+        out = out_of(job.service)
         _clean()
-        started = _systemctl("start", service) if start else None
-        reports[service] = {
-            "said": started.stderr if started else "", "probe": _probed(service)
-        }  # fmt: skip
-        if started:
-            _systemctl("stop", *sockets)
-        reports[service]["after"] = nodes(*ROOTS)
-    names = [name for _, sockets, _ in jobs for name in sockets]
+        said = ""
+        if job.connect:
+            done = _systemctl("start", *job.sockets)
+            said = done.stderr
+            if not done.returncode:
+                _be_served(job.connect, port)
+        elif job.starts:
+            said = _systemctl("start", job.service).stderr
+        reports[job.service] = {"said": said, "probe": probed(out)}
+        if job.starts:
+            _systemctl("stop", *job.sockets)
+        reports[job.service]["after"] = nodes(*ROOTS)
+    names = [name for job in jobs for name in job.sockets]
     shown = _systemctl("show", "--property=Id,LoadState,Result", *names)
     states = {}
     for block in shown.stdout.strip().split("\n\n"):
         fields = dict(line.partition("=")[::2] for line in block.splitlines())
         states[fields["Id"]] = fields
-    for service, sockets, _ in jobs:
-        found = [states.get(name, {}) for name in sockets]
-        reports[service]["loads"] = all(one.get("LoadState") == "loaded" for one in found)
-        reports[service]["result"] = [one.get("Result", "") for one in found]
+    for job in jobs:
+        found = [states.get(name, {}) for name in job.sockets]
+        reports[job.service]["loads"] = all(one.get("LoadState") == "loaded" for one in found)
+        reports[job.service]["result"] = [one.get("Result", "") for one in found]
     return reports
 
 
-def _in_child(work: Callable[[], None], out: Path) -> int:
-    pid = os.fork()
-    if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    try:
-        file = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.dup2(file, 1)
-        os.dup2(file, 2)
-        os.close(file)
-        os.chdir("/")
-        work()
-    except SystemExit as ended:
-        os._exit(ended.code if isinstance(ended.code, int) else 70)
-    finally:
-        os._exit(70)
+# --- sockact --------------------------------------------------------------------------------------
 
 
-def _open_and_close(sockets: list[str]) -> None:
+class _Child:
+    """A fork of this process that runs a command of sockact, and may say when it is ready."""
+
+    def __init__(self, arguments: Sequence[str], said: Path, *, notifies: bool) -> None:
+        self._ear = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._ear.bind("")  # the kernel chooses an abstract name
+        address = self._ear.getsockname().decode().replace("\0", "@", 1)
+        environ = {"NOTIFY_SOCKET": address} if notifies else {}
+        self._pid = os.fork()
+        if self._pid:
+            self._pidfd = os.pidfd_open(self._pid)
+            return
+        import sockact.cli
+
+        try:
+            file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            os.dup2(file, 1)
+            os.dup2(file, 2)
+            os.close(file)
+            os.chdir("/")
+            os.environ |= environ
+            sys.argv = ["sockact", *arguments]
+            sockact.cli.main()
+        except SystemExit as ended:
+            os._exit(ended.code if isinstance(ended.code, int) else 70)
+        finally:
+            os._exit(70)
+
+    @property
+    def path(self) -> str:
+        """Where it takes commands, if it does."""
+        return f"/run/sockact/run-{self._pid}.rdv"
+
+    def is_ready(self) -> bool:
+        """Wait until it says that it is ready, or ends; return whether it is."""
+        return self._ear in select.select([self._ear, self._pidfd], [], [], _SECONDS)[0]
+
+    def ends(self, number: int = 0) -> int:
+        """Wait for its end, which a signal may bring about; return its exit status."""
+        if number:
+            signal.pidfd_send_signal(self._pidfd, number)
+        status = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        os.close(self._pidfd)
+        self._ear.close()
+        return status
+
+
+def _open_and_close(sockets: Sequence[str]) -> None:
     import sockact
 
     for name in sockets:
         sockact.load(name, warn=lambda _text: None).open(warn=lambda _text: None).close()
-    os._exit(0)
 
 
-def ours(jobs: list[Job]) -> dict[str, Report]:
-    """Let sockact do the jobs."""
-    import sockact.cli
+def _in_child(work: Callable[[], None]) -> None:
+    pid = os.fork()
+    if not pid:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def execs(jobs: Sequence[Job]) -> dict[str, Report]:
+    """Let ``sockact exec`` do the jobs."""
     import sockact.cli.exec
+    import sockact.cli.serving
 
     reports: dict[str, Report] = {}
-    for service, sockets, start in jobs:
+    for port, job in enumerate(jobs, _FIRST_PORT):
         _clean()
-
-        def execute(
-            service: str = service, sockets: list[str] = sockets, start: bool = start
-        ) -> None:
-            show = [] if start else ["--print"]
-            command = ["/bin/sh", "-c", probe_command(service)] if start else ["true"]
-            sys.argv = ["sockact", "exec", *show, *sockets, "--", *command]
-            sockact.cli.main()
-
-        said = _out(service).with_suffix(".said")
-        status = _in_child(execute, said)
-        text = said.read_text(encoding="utf-8")
+        out = out_of(job.service)
+        show = [] if job.starts else ["--print"]
+        command = ["/bin/sh", "-c", probe_command(out)] if job.starts else ["true"]
+        said = out.with_suffix(".said")
+        child = _Child(
+            ["exec", *show, *job.sockets, "--", *command], said, notifies=bool(job.connect)
+        )
+        end = 0
+        if job.connect and child.is_ready():
+            _be_served(job.connect, port)
+            end = signal.SIGTERM
+        status = child.ends(end)
         _clean()
-        if start:
-            _in_child(functools.partial(_open_and_close, sockets), OUT / "null")
-        reports[service] = {
-            "said": text, "probe": _probed(service), "status": status,
+        if job.starts:
+            _in_child(lambda names=job.sockets: _open_and_close(names))  # type: ignore[misc]
+        reports[job.service] = {
+            "said": said.read_text(encoding="utf-8"), "probe": probed(out), "status": status,
             "loads": status not in (66, 78), "after": nodes(*ROOTS),
         }  # fmt: skip
     return reports
 
 
+def runs(jobs: Sequence[Job]) -> dict[str, Report]:
+    """Let ``sockact run`` do the jobs, each by a supervisor of its own."""
+    import sockact.cli.run
+    import sockact.cli.serving
+
+    reports: dict[str, Report] = {}
+    for port, job in enumerate(jobs, _FIRST_PORT):
+        if not job.starts:
+            continue
+        _clean()
+        out = out_of(job.service)
+        said = out.with_suffix(".said")
+        arguments = ["run", "--lazy", "--log-format=text", *job.sockets]
+        child = _Child(arguments, said, notifies=True)
+        end, after = 0, {}
+        if child.is_ready():
+            after = _supervised(job, port, child.path)
+            end = signal.SIGTERM
+        status = child.ends(end)
+        reports[job.service] = {
+            "said": said.read_text(encoding="utf-8"), "probe": probed(out), "status": status,
+            "loads": status not in (66, 78), "after": after,
+        }  # fmt: skip
+    return reports
+
+
+def _supervised(job: Job, port: int, path: str) -> dict[str, object]:
+    """Do a job with a supervisor that is ready; return the nodes that its sockets leave behind."""
+    import sockact
+
+    def control(command: str, *names: str) -> Any:
+        return sockact.control(path, command, {"units": names})
+
+    def is_over() -> bool:
+        if out_of(job.service).exists():
+            return True
+        services = control("status")["report"]["services"]
+        return all(one["state"] in ("dead", "failed") for one in services)
+
+    if job.connect:
+        _be_served(job.connect, port)
+    elif "error" not in control("start", job.service):
+        _wait(is_over)
+    control("stop", *job.sockets)
+    return nodes(*ROOTS)
+
+
+SIDES = {"real": real, "exec": execs, "run": runs}
+
+
 def main() -> None:
     """Do the jobs of one side."""
-    side, jobs = sys.argv[1], json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
+    side, file = sys.argv[1:]
+    jobs = [Job(*one) for one in json.loads(Path(file).read_text(encoding="utf-8"))]
     os.umask(0o022)
-    print(json.dumps((real if side == "real" else ours)(jobs)))
+    print(json.dumps(SIDES[side](jobs)))
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class Side:
         raise NotImplementedError
 
     def command(self, command: str, unit: str) -> bool:
-        """Start, stop or restart a unit; return whether that was done."""
+        """Start or stop a unit, and wait until that is done; return whether it was."""
         raise NotImplementedError
 
     def unit(self, name: str) -> dict[str, Any]:
@@ -122,6 +122,10 @@ class Side:
         """Wait until a unit is in a state."""
         ask = self.service if name.endswith(".service") else self.unit
         self.until(f"{name} {'/'.join(states)}", lambda: ask(name)["state"] in states)
+
+    def connections_become(self, name: str, count: int) -> None:
+        """Wait until a unit with Accept=yes has so many connections."""
+        self.until(f"{count} connections", lambda: self.unit(name)["connections"] == count)
 
     def started(self, count: int, name: str = "") -> None:
         """Wait until so many programs were started."""
@@ -204,9 +208,11 @@ class Real(Side):
         )
 
     def begin(self) -> None:
+        """Start the socket units of the case, but for templates."""
         self._systemctl("start", *self.names(".socket"))
 
     def end(self) -> None:
+        """Stop everything."""
         names = [path.name for path in self.directory.iterdir() if path.is_file()]
         self._systemctl("stop", *[name for name in names if name.endswith(".socket")])
         self._systemctl("kill", "--signal=KILL", *[name.replace("@.", "@*.") for name in names])
@@ -214,6 +220,7 @@ class Real(Side):
         self._systemctl("reset-failed")
 
     def command(self, command: str, unit: str) -> bool:
+        """Start or stop a unit, and wait until that is done; return whether it was."""
         return self._systemctl(command, unit).returncode == 0
 
     def _show(self, name: str, fields: Mapping[str, str]) -> dict[str, Any]:
@@ -225,41 +232,43 @@ class Real(Side):
         }
 
     def unit(self, name: str) -> dict[str, Any]:
+        """Return state, result, accepted, refused and connections of a socket unit."""
         return self._show(name, _SOCKET_FIELDS)
 
     def service(self, name: str) -> dict[str, Any]:
+        """Return state, result, restarts of a service, and how many descriptors are stored."""
         return self._show(name, _SERVICE_FIELDS)
 
 
 class Ours(Side):
-    """A ``sockact run`` for each case."""
+    """A ``sockact run`` for each case; without a rendezvous of its own, as it is in containers."""
 
     _process: subprocess.Popen[bytes] | None = None
 
-    @property
-    def _path(self) -> str:
-        return f"/run/{self.case}.rdv"
-
     def begin(self) -> None:
+        """Start the socket units of the case, but for templates."""
         with open(f"/run/out/{self.case}.said", "wb") as said:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "sockact", "run", "--rendezvous", self._path,
-                 str(self.directory)],
+                [sys.executable, "-m", "sockact", "run", str(self.directory)],
                 stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
                 cwd="/",
             )  # fmt: skip
-        self.until("the supervisor", self._answers)
+        self.until("the supervisor", self._is_up)
 
-    def _answers(self) -> bool:
-        assert self._process
-        if self._process.poll() is not None:
+    def _is_up(self) -> bool:
+        if self._has_ended():
             return True
         try:
             return all(one["state"] not in _STARTING for one in self._report()["units"])
         except Exception:  # noqa: BLE001 - whatever it is, it is not there yet
             return False
 
+    def _has_ended(self) -> bool:
+        assert self._process
+        return self._process.poll() is not None
+
     def end(self) -> None:
+        """Stop everything."""
         assert self._process
         self._process.send_signal(signal.SIGTERM)
         try:
@@ -275,29 +284,41 @@ class Ours(Side):
     def _control(self, command: str, **arguments: object) -> Mapping[str, Any]:
         import sockact
 
-        return sockact.control(self._path, command, arguments, timeout=SECONDS * 2)
+        assert self._process
+        path = f"/run/sockact/run-{self._process.pid}.rdv"
+        return sockact.control(path, command, arguments, timeout=SECONDS * 2)
 
     def _report(self) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self._control("status")["report"]
         return found
 
     def command(self, command: str, unit: str) -> bool:
-        if command == "restart" and unit.endswith(".socket"):
-            return self.command("stop", unit) and self.command("start", unit)
-        return "error" not in self._control(command, units=[unit])
+        """Start or stop a unit, and wait until that is done; return whether it was."""
+        if "error" in self._control(command, units=[unit]):
+            return False
+        if unit.endswith(".socket"):
+            self.until(f"{unit} to {command}", lambda: self.unit(unit)["state"] in _SETTLED)
+        return True
+
+    def _find(self, kind: str, name: str) -> Mapping[str, Any]:
+        if self._has_ended():
+            return {"state": "gone"}
+        return next(one for one in self._report()[kind] if one["name"] == name)
 
     def unit(self, name: str) -> dict[str, Any]:
-        one = next(one for one in self._report()["units"] if one["name"] == name)
-        return {field: one[field] for field in _SOCKET_FIELDS.values()}
+        """Return state, result, accepted, refused and connections of a socket unit."""
+        one = self._find("units", name)
+        return {field: one.get(field) for field in _SOCKET_FIELDS.values()}
 
     def service(self, name: str) -> dict[str, Any]:
-        one = next(one for one in self._report()["services"] if one["name"] == name)
-        return {
-            "state": one["state"], "result": one["result"], "restarts": one["restarts"],
-            "stored": len(one["stored"]),
-        }  # fmt: skip
+        """Return state, result, restarts of a service, and how many descriptors are stored."""
+        one = self._find("services", name)
+        return {field: one.get(field) for field in ("state", "result", "restarts")} | {
+            "stored": len(one.get("stored", []))
+        }
 
 
+_SETTLED = ("dead", "failed", "listening", "running")
 _STARTING = ("dead", "start-pre", "start-open", "start-chown", "start-post")
 
 
@@ -314,7 +335,7 @@ class Case:
             the case has for itself.
         since: The first systemd version that can do it; an older one is not compared with.
         expected: Of a case that the real systemd is too old for: what is to be seen.
-        differs: Notes that are different with sockact on purpose, and why.
+        differs: Notes, or patterns of them, that are different with sockact on purpose, and why.
     """
 
     script: Callable[[Side], None]
@@ -359,7 +380,9 @@ def case(
             template = "@" if "Accept=yes" in socket_lines else ""
             head = [line for line in service_lines.splitlines() if line.startswith("StartLimit")]
             body = [line for line in service_lines.splitlines() if line not in head]
-            units[f"{name}{template}.service"] = "\n".join(["[Unit]", *head, "[Service]", *body, ""])
+            units[f"{name}{template}.service"] = "\n".join(
+                ["[Unit]", *head, "[Service]", *body, ""]
+            )
         for other, text in (more or {}).items():
             units[other.replace("%", name)] = text
         CASES[name] = Case(script, units, since, expected or {}, differs or {})
@@ -393,6 +416,11 @@ def install(target: Path, *, together: bool) -> None:
             (target / name / unit).write_text(written, encoding="utf-8")
             if together:
                 (everything / unit).write_text(written, encoding="utf-8")
+
+
+_SOONER = "traffic does not have to wait until RestartSec= is over"
+_REVIVED = "a listener that a program has shut down is opened anew, and the program replaced"
+_TOGETHER = "sockact run opens all that it was told to, or ends"
 
 
 # Limits. (TEST-07-PID1.issue-2467, .poll-limit)
@@ -439,6 +467,7 @@ def start_limit(side: Side) -> None:
 @case(
     "TriggerLimitIntervalSec=30s\nTriggerLimitBurst=2",
     "StartLimitIntervalSec=0\nExecStart=<exit 0>",
+    differs={"starts": "a unit that is started by hand gets a new window"},
 )
 def trigger_limit_restart(side: Side) -> None:
     """A unit that hit its limit can be started again, with a new window."""
@@ -538,7 +567,11 @@ def crash(side: Side) -> None:
     side.note_service("crash.service")
 
 
-@case("", "Restart=always\nRestartSec=60\nExecStart=<serve 1 exit 1>")
+@case(
+    "",
+    "Restart=always\nRestartSec=60\nExecStart=<serve 1 exit 1>",
+    differs={"second": _SOONER, "service.restarts": _SOONER, "starts": _SOONER},
+)
 def auto_restart(side: Side) -> None:
     """A service that waits for its restart is started earlier by traffic."""
     side.note(first=side.try_connect("/run/t/auto-restart"))
@@ -563,7 +596,7 @@ def flush_pending(side: Side) -> None:
 
 @case("FlushPending=yes", "ExecStart=/no/such/program")
 def cannot_execute(side: Side) -> None:
-    """A program that cannot be executed is a failed service. (TEST-07-PID1.issue-30412)"""
+    """A program that cannot be executed is a failed service."""  # TEST-07-PID1.issue-30412
     client = side.connect("/run/t/cannot-execute")
     side.note(client=heard(client))
     side.becomes("cannot-execute.service", "failed")
@@ -574,7 +607,7 @@ def cannot_execute(side: Side) -> None:
 
 @case("", "Type=notify\nTimeoutStartSec=60\nExecStart=<forever>")
 def always_activating(side: Side) -> None:
-    """The socket of a service that never gets ready can be stopped. (TEST-03-JOBS)"""
+    """The socket of a service that never gets ready can be stopped."""  # TEST-03-JOBS
     side.connect("/run/t/always-activating")
     side.started(1)
     side.becomes("always-activating.service", "start")
@@ -587,7 +620,11 @@ def always_activating(side: Side) -> None:
     side.note_starts()
 
 
-@case("", "ExecStart=<hangup exit 0>")
+@case(
+    "",
+    "ExecStart=<hangup exit 0>",
+    differs={"unit.*": _REVIVED, "starts": _REVIVED},
+)
 def hangup(side: Side) -> None:
     """A service that shuts the listener down and ends leaves a dead socket."""
     side.connect("/run/t/hangup")
@@ -597,7 +634,11 @@ def hangup(side: Side) -> None:
     side.note_starts()
 
 
-@case("", "ExecStart=<hangup forever>")
+@case(
+    "",
+    "ExecStart=<hangup forever>",
+    differs={"unit.*": _REVIVED, "starts": _REVIVED},
+)
 def hangup_and_stay(side: Side) -> None:
     """A service may shut the listener down and go on; that shows once it ends."""
     side.connect("/run/t/hangup-and-stay")
@@ -743,10 +784,14 @@ def pass_fds_yes(side: Side) -> None:
     side.note(given=_names_and_fds(side))
 
 
-@case("ExecStartPre=<exit 0>\nExecStartPre=<exit 3>\nExecStopPost=<exit 0>", "ExecStart=<serve>")
+@case(
+    "ExecStartPre=<exit 0>\nExecStartPre=<exit 3>\nExecStopPost=<exit 0>",
+    "ExecStart=<serve>",
+    differs={"unit.*": _TOGETHER},
+)
 def pre_fails(side: Side) -> None:
     """A unit whose command before the start fails does not listen."""
-    side.becomes("pre-fails.socket", "failed")
+    side.becomes("pre-fails.socket", "failed", "gone")
     side.note_starts()
     side.note_unit("pre-fails.socket")
     side.note(node=Path("/run/t/pre-fails").exists())
@@ -758,7 +803,7 @@ def pre_fails(side: Side) -> None:
 )
 def post_fails(side: Side) -> None:
     """A unit whose command after the start fails is stopped as usual."""
-    side.becomes("post-fails.socket", "failed")
+    side.becomes("post-fails.socket", "failed", "gone")
     side.note_starts()
     side.note_unit("post-fails.socket")
 
@@ -766,7 +811,7 @@ def post_fails(side: Side) -> None:
 @case("TimeoutSec=500ms\nExecStartPre=<forever>", "ExecStart=<serve>")
 def late(side: Side) -> None:
     """A unit whose command takes too long fails."""
-    side.becomes("late.socket", "failed")
+    side.becomes("late.socket", "failed", "gone")
     side.note_starts()
     side.note_unit("late.socket")
 
@@ -788,11 +833,12 @@ def remove_on_stop(side: Side) -> None:
         "%-twin.socket": "[Socket]\nListenStream=127.0.0.1:7001\nExecStopPost=<exit 0>\n",
         "%-twin.service": "[Service]\nExecStart=<serve>\n",
     },
+    differs={"states": _TOGETHER, "results": _TOGETHER},
 )
 def bind_fails(side: Side) -> None:
-    """A unit that cannot bind fails. (TEST-07-PID1.socket-on-failure)"""
-    states = sorted(side.unit(name)["state"] for name in side.names(".socket"))
-    results = sorted(side.unit(name)["result"] for name in side.names(".socket"))
+    """A unit that cannot bind fails."""  # TEST-07-PID1.socket-on-failure
+    states = sorted(str(side.unit(name)["state"]) for name in side.names(".socket"))
+    results = sorted(str(side.unit(name)["result"]) for name in side.names(".socket"))
     side.note(states=states, results=results)
 
 
@@ -824,7 +870,7 @@ def accept(side: Side) -> None:
     side.note_unit("accept.socket", "two")
     for count, client in zip((1, 0), clients, strict=True):
         client.close()
-        side.until("the end", lambda count=count: side.unit("accept.socket")["connections"] == count)
+        side.connections_become("accept.socket", count)
     side.note_unit("accept.socket")
     side.note_starts()
 
@@ -865,7 +911,7 @@ def max_connections(side: Side) -> None:
     side.note(first=[echoes(client) for client in clients], third=side.try_connect(path))
     side.note_unit("max-connections.socket", "full")
     clients[0].close()
-    side.until("room", lambda: side.unit("max-connections.socket")["connections"] == 1)
+    side.connections_become("max-connections.socket", 1)
     side.note(fourth=echoes(side.connect(path)))
     side.note_unit("max-connections.socket")
     side.note_starts()
@@ -880,7 +926,7 @@ def max_per_source(side: Side) -> None:
     side.note(other=echoes(side.connect(address, "127.0.0.2")))
     side.note_unit("max-per-source.socket")
     first.close()
-    side.until("room", lambda: side.unit("max-per-source.socket")["connections"] == 1)
+    side.connections_become("max-per-source.socket", 1)
     side.note(third=echoes(side.connect(address)))
     side.note_starts()
 
@@ -913,7 +959,7 @@ def max_per_user(side: Side) -> None:
 def accept_and_fail(side: Side) -> None:
     """An instance that fails is no matter of the socket."""
     side.note(heard=[side.try_connect("/run/t/accept-and-fail") for _ in range(3)])
-    side.until("the end", lambda: not side.unit("accept-and-fail.socket")["connections"])
+    side.connections_become("accept-and-fail.socket", 0)
     side.note_starts()
     side.note_unit("accept-and-fail.socket")
 
@@ -956,7 +1002,7 @@ def accept_gone(side: Side) -> None:
         client.connect(("127.0.0.1", 7004))
         client.close()
     side.note(later=side.try_connect(("127.0.0.1", 7004)))
-    side.until("the end", lambda: not side.unit("accept-gone.socket")["connections"])
+    side.connections_become("accept-gone.socket", 0)
     side.note(state=side.unit("accept-gone.socket")["state"])
 
 
@@ -969,7 +1015,7 @@ def inetd(side: Side) -> None:
     client = side.connect("/run/t/inetd")
     client.sendall(b"hello\n")
     side.note(heard=heard(client))
-    side.until("the end", lambda: not side.unit("inetd.socket")["connections"])
+    side.connections_become("inetd.socket", 0)
     side.note_unit("inetd.socket")
 
 
@@ -983,7 +1029,10 @@ def _stored(side: Side) -> list[object]:
     return [one["environ"].get("LISTEN_FDNAMES") for one in side.log()]
 
 
-@case("FileDescriptorName=it", _STORING + "ExecStart=<store a store b sleep 0.5 exit 1 then notify READY=1 serve>")
+@case(
+    "FileDescriptorName=it",
+    _STORING + "ExecStart=<store a store b sleep 0.5 exit 1 then notify READY=1 serve>",
+)
 def store(side: Side) -> None:
     """What a service stores it gets after a restart, behind its sockets."""
     side.note(client=side.try_connect("/run/t/store"))
@@ -1008,7 +1057,10 @@ def store_full(side: Side) -> None:
     side.note_service("store-full.service")
 
 
-@case("FileDescriptorName=it", "Type=notify\nNotifyAccess=main\nExecStart=<store a notify READY=1 serve>")
+@case(
+    "FileDescriptorName=it",
+    "Type=notify\nNotifyAccess=main\nExecStart=<store a notify READY=1 serve>",
+)
 def store_nothing(side: Side) -> None:
     """A service without FileDescriptorStoreMax= stores nothing."""
     side.note(client=side.try_connect("/run/t/store-nothing"))

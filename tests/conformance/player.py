@@ -2,6 +2,19 @@
 
 It appends to LOG, as a line of JSON, who it is and what it was given, and then does each verb. After
 ``then`` stands what it does if it is not the first of this name. It knows nothing of sockact.
+
+exit N           ends with a status
+forever          does nothing until it is told to end
+serve N          takes N connections, or all that come, and answers each with "ok"
+cat              sends back what comes on descriptor 3, until its end
+drain            reads what waits in descriptor 3
+drain-queue      takes a message from the queue that is descriptor 3
+hangup           shuts the listener down
+notify TEXT      sends a notification
+store NAME       stores a new file under a name
+twice NAME       stores one file two times
+drop NAME        removes what is stored under a name
+sleep SECONDS    waits
 """
 
 import array
@@ -13,22 +26,9 @@ import socket
 import stat
 import sys
 import time
+from collections.abc import Callable
 
 VARIABLES = ("LISTEN_FDS", "LISTEN_FDNAMES", "REMOTE_ADDR", "REMOTE_PORT", "SO_COOKIE", "FDSTORE")
-HELP = """\
-exit N           ends with a status
-forever          does nothing until it is told to end
-serve N          takes N connections, or all that come, and answers each with "ok"
-cat              sends back what comes on descriptor 3, until its end
-drain            reads what waits in descriptor 3
-drain-queue      takes a message from the queue that is descriptor 3
-hangup           shuts descriptor 3 down
-notify TEXT      sends a notification
-store NAME       stores a new file under a name
-twice NAME       stores one file two times
-drop NAME        removes what is stored under a name
-sleep SECONDS    waits
-"""
 
 
 def _describe(fd: int) -> str:
@@ -64,8 +64,14 @@ def _store(name: str, *, times: int = 1) -> None:
         _notify(f"FDSTORE=1\nFDNAME={name}", fd)
 
 
+def _listener() -> int:
+    """Return a copy of the first listener: the order between units is not defined."""
+    fds = range(3, 3 + int(os.environ["LISTEN_FDS"]))
+    return os.dup(next(fd for fd in fds if _describe(fd).startswith("listener")))
+
+
 def _serve(count: int) -> None:
-    listener = socket.socket(fileno=os.dup(3))
+    listener = socket.socket(fileno=_listener())
     while count:
         connection = listener.accept()[0]
         connection.sendall(b"ok")
@@ -78,36 +84,46 @@ def _cat() -> None:
         os.write(3, data)
 
 
+def _drain() -> None:
+    os.read(3, 65536)
+
+
+def _drain_queue() -> None:
+    ctypes.CDLL(None).mq_receive(3, ctypes.create_string_buffer(65536), 65536, None)
+
+
+def _hangup() -> None:
+    socket.socket(fileno=_listener()).shutdown(socket.SHUT_RDWR)
+
+
+def _forever() -> None:
+    while True:
+        signal.pause()
+
+
+ALONE = {
+    "forever": _forever, "cat": _cat, "drain": _drain, "drain-queue": _drain_queue,
+    "hangup": _hangup,
+}  # fmt: skip
+WITH_WORD: dict[str, Callable[[str], object]] = {
+    "exit": lambda word: sys.exit(int(word)),
+    "notify": _notify,
+    "store": _store,
+    "twice": lambda word: _store(word, times=2),
+    "drop": lambda word: _notify(f"FDSTOREREMOVE=1\nFDNAME={word}"),
+    "sleep": lambda word: time.sleep(float(word)),
+}
+
+
 def _play(words: list[str]) -> None:
     while words:
         verb = words.pop(0)
-        if verb == "exit":
-            sys.exit(int(words.pop(0)))
-        elif verb == "forever":
-            while True:
-                signal.pause()
-        elif verb == "serve":
+        if verb == "serve":
             _serve(int(words.pop(0)) if words and words[0].isdigit() else -1)
-        elif verb == "cat":
-            _cat()
-        elif verb == "drain":
-            os.read(3, 65536)
-        elif verb == "drain-queue":
-            ctypes.CDLL(None).mq_receive(3, ctypes.create_string_buffer(65536), 65536, None)
-        elif verb == "hangup":
-            socket.socket(fileno=os.dup(3)).shutdown(socket.SHUT_RDWR)
-        elif verb == "notify":
-            _notify(words.pop(0))
-        elif verb == "store":
-            _store(words.pop(0))
-        elif verb == "twice":
-            _store(words.pop(0), times=2)
-        elif verb == "drop":
-            _notify(f"FDSTOREREMOVE=1\nFDNAME={words.pop(0)}")
-        elif verb == "sleep":
-            time.sleep(float(words.pop(0)))
+        elif verb in ALONE:
+            ALONE[verb]()
         else:
-            sys.exit(f"unknown verb {verb!r}")
+            WITH_WORD[verb](words.pop(0))
 
 
 def main() -> None:

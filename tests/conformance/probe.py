@@ -1,16 +1,18 @@
 """What a program sees that was activated; run as ``python -I -S probe.py OUT``.
 
-It knows nothing of sockact: it asks the kernel, and writes down what it is told as JSON.
+It knows nothing of sockact: it asks the kernel, and writes down what it is told, as a literal of
+Python. A shell has saved /proc/self/status before, in ``OUT.status``: an interpreter changes what
+happens at some signals. It imports as little as it can, since it is started a thousand times.
 """
 
+import _socket
+import _stat as stat
 import fcntl
-import json
 import os
-import socket
-import stat
+import resource
 import sys
 
-_SOL = socket.SOL_SOCKET
+_SOL = _socket.SOL_SOCKET
 _TCP, _IP, _IPV6 = 6, 0, 41
 # Option numbers from Linux's headers; what is not valid for a socket is left out of its report.
 OPTIONS = {
@@ -28,16 +30,32 @@ OPTIONS = {
     "IPV6_FREEBIND": (_IPV6, 78), "NETLINK_PKTINFO": (270, 3), "SCTP_NODELAY": (132, 3),
 }  # fmt: skip
 TEXT_OPTIONS = {"SO_BINDTODEVICE": (_SOL, 25), "TCP_CONGESTION": (_TCP, 13)}
+# Fields of /proc/self/status, proc_pid_status(5).
+_STATUS = {
+    "Umask": "umask", "SigBlk": "blocked", "SigIgn": "ignored", "CapInh": "capabilities.inheritable",
+    "CapPrm": "capabilities.permitted", "CapEff": "capabilities.effective",
+    "CapBnd": "capabilities.bounding", "CapAmb": "capabilities.ambient",
+    "NoNewPrivs": "no_new_privileges", "Seccomp": "seccomp",
+}  # fmt: skip
+# Variables whose value is another one each time, and what is written down of them.
+_CHANGING = ("INVOCATION_ID", "JOURNAL_STREAM", "NOTIFY_SOCKET", "SO_COOKIE")
+LIMITS = ("CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS",
+          "LOCKS", "SIGPENDING", "MSGQUEUE", "NICE", "RTPRIO", "RTTIME")  # fmt: skip
+"""The resource limits in the order of the kernel's numbers (asm-generic/resource.h)."""
 
 
-def _backlog(sock: socket.socket) -> int:
+def _backlog(sock: _socket.socket) -> int:
     """Return the backlog of a listening TCP socket (tcpi_sacked of struct tcp_info)."""
     info: bytes = sock.getsockopt(_TCP, 11, 104)
     return int.from_bytes(info[28:32], sys.byteorder)
 
 
-def _socket(fd: int) -> dict[str, object]:
-    sock = socket.socket(fileno=fd)
+def _text(name: object) -> object:
+    return name.decode() if isinstance(name, bytes) else name
+
+
+def _socket_of(fd: int) -> dict[str, object]:
+    sock = _socket.socket(fileno=fd)
     found: dict[str, object] = {}
     for name, (level, number) in OPTIONS.items():
         try:
@@ -54,7 +72,11 @@ def _socket(fd: int) -> dict[str, object]:
     name = sock.getsockname()
     if found["SO_DOMAIN"] == 16:
         name = name[1:]  # the port of a netlink socket is a number the kernel chose
-    found["address"] = name.decode() if isinstance(name, bytes) else name
+    found["address"] = _text(name)
+    try:
+        found["peer"] = _text(sock.getpeername()) if found["SO_DOMAIN"] != 16 else None
+    except OSError:
+        found["peer"] = None
     sock.detach()
     return found
 
@@ -68,15 +90,16 @@ def describe(fd: int) -> dict[str, object]:
         "cloexec": fcntl.fcntl(fd, fcntl.F_GETFD),
         "nonblock": bool(flags & os.O_NONBLOCK),
         "access": flags & os.O_ACCMODE,
+        "append": bool(flags & os.O_APPEND),
     }
     if stat.S_ISSOCK(info.st_mode):
-        return found | _socket(fd)
+        return found | _socket_of(fd)
     path = found["path"] = os.readlink(f"/proc/self/fd/{fd}")
     found["mode"] = oct(info.st_mode & 0o7777)
     found["owner"] = [info.st_uid, info.st_gid]
     if stat.S_ISFIFO(info.st_mode):
         found["pipe_size"] = fcntl.fcntl(fd, 1032)
-    if os.path.dirname(path) == "/":
+    if path.startswith("/") and path.rindex("/") == 0:
         import ctypes
 
         attributes = (ctypes.c_long * 8)()
@@ -98,6 +121,19 @@ def nodes(*roots: str) -> dict[str, object]:
     return found
 
 
+def _environ() -> dict[str, str]:
+    """Return the environment, without what is another one each time."""
+    found = dict(os.environ)
+    own = str(os.getpid())
+    for name, value in found.items():
+        if name in _CHANGING:
+            found[name] = "set"
+        elif name.endswith("PID"):
+            found[name] = "own" if value == own else "another" if value.isdigit() else value
+    found.pop("LC_CTYPE", None)  # Python sets it, in some locales
+    return found
+
+
 def main() -> None:
     """Look around and write down what there is."""
     count = int(os.environ.get("LISTEN_FDS", "0"))
@@ -105,6 +141,8 @@ def main() -> None:
         status = dict(line.split(":\t", 1) for line in file if ":\t" in line)
     # Standard descriptors, the passed ones, and the one with which this list is read.
     extra = sorted(int(name) for name in os.listdir("/proc/self/fd"))[3 + count + 1 :]
+    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
+        oom_score_adjust = int(file.read())
     report = {
         "names": os.environ.get("LISTEN_FDNAMES", "").split(":"),
         "pid_is_ours": os.environ.get("LISTEN_PID") == str(os.getpid()),
@@ -113,12 +151,16 @@ def main() -> None:
         "nodes": nodes("/run/t", "/run/mqueue"),
         "directory": os.getcwd(),
         "ids": [os.getresuid(), os.getresgid(), sorted(os.getgroups())],
-        "umask": status["Umask"].strip(),
-        "blocked": status["SigBlk"].strip(),
-        "ignored": status["SigIgn"].strip(),
-    }
-    with open(sys.argv[1], "w", encoding="utf-8") as file:
-        json.dump(report, file)
+        "stdio": {str(fd): describe(fd) for fd in range(3)},
+        "environ": _environ(),
+        "limits": {name: resource.getrlimit(number) for number, name in enumerate(LIMITS)},
+        "nice": os.getpriority(os.PRIO_PROCESS, 0),
+        "oom_score_adjust": oom_score_adjust,
+        "leads": [os.getsid(0) == os.getpid(), os.getpgid(0) == os.getpid()],
+    } | {ours: status[theirs].strip() for theirs, ours in _STATUS.items() if theirs in status}
+    with open(sys.argv[1] + ".new", "w", encoding="ascii") as file:
+        file.write(ascii(report))
+    os.rename(sys.argv[1] + ".new", sys.argv[1])
 
 
 if __name__ == "__main__":

@@ -29,6 +29,11 @@ def take(step: str) -> None:
             signal.pause()
 
 
+def handle(name: str, step: str) -> None:
+    """Take a step when a signal comes."""
+    signal.signal(signal.Signals[f"SIG{name}"], lambda _number, _frame: take(step))
+
+
 def main(mark: str, text: str) -> None:
     """Take all steps."""
     steps = [step.strip() for step in text.split(";")]
@@ -36,9 +41,7 @@ def main(mark: str, text: str) -> None:
         verb, _, rest = step.partition(" ")
         if verb == "on":
             name, _, what = rest.partition(" ")
-            signal.signal(
-                signal.Signals[f"SIG{name}"], lambda _number, _frame, what=what: take(what)
-            )  # type: ignore[misc]
+            handle(name, what)
     os.close(os.open(mark, os.O_CREAT | os.O_WRONLY, 0o644))
     for step in steps:
         take(step)

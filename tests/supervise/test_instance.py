@@ -347,6 +347,7 @@ class TestTimes:
         play = Play("notify", watchdog=5.0)
         play("start", "said_ready")
         assert not play.life.expire(play.now + 4.9)
+        assert not Play().life.expire(1e9)
         assert play.life.expire(play.now + 5.0)
 
     def test_stop_by_force(self) -> None:

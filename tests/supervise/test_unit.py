@@ -241,6 +241,8 @@ class TestTimes:
         play("start")
         assert not play.life.expire(play.now + 9.9)
         assert play.life.state is U.START_PRE
+        play("done", "opened")
+        assert not play.life.expire(play.now + 1e9)
 
 
 class TestStop:
@@ -249,7 +251,7 @@ class TestStop:
         [
             ([], ""),
             (["start"], ":stop-pre-sigterm KillSignal"),
-            (["start", "done"], ":stop-post Close ExecStopPost-0"),
+            (["start", "done"], ":stop-post ExecStopPost-0"),
             (["start", "done", "opened"], ":stop-pre-sigterm KillSignal"),
             (["start", "done", "opened", "done"], ":stop-pre ExecStopPre-0"),
             (["start", "done", "opened", "done", "deferred"], ":stop-pre ExecStopPre-0"),
@@ -405,6 +407,7 @@ class TestLimit:
         assert play.left == 60.0
         assert play("limit_hit", "active", "inactive", "has_triggered", "deferred") == ""
         assert play.late() == ":listening"
+        assert play.end == (U.LISTENING, "success")
         assert play.life.deadline() is None
         assert self._use_up(play.life, play.now) == 3
 

@@ -1,59 +1,32 @@
-"""What the real systemd makes of small services, and what `Life` makes of them.
+"""What the real systemd makes of small units, and what `Life` and `UnitLife` make of them.
 
 Each case is run twice: by systemd, with processes that do what the case says, and by the machine,
-with processes that are simulated in a time of their own. The states that a service goes through,
-the commands that are run, the result and the number of restarts are the same.
+with processes that are simulated in a time of their own. The states that a unit goes through, the
+commands that are run, the result and the number of restarts are the same.
 """
 
 import collections
-import heapq
-import itertools
 import re
-import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
 import pytest
 
-from sockact import service_directives as d
-from sockact.spec import ServiceSpec
-from sockact.supervise.exit import Exit
-from sockact.supervise.instance import Act, Entered, Kill, KillCommand, Life, Run
-from sockact.supervise.limit import RateLimit
-from sockact.supervise.restarts import delay, shall_restart
-from sockact.supervise.serve import plan_of
-from sockact.supervise.tables import INSTANCE, IS_OVER, Happens, Instance
-from sockact.unitfile.load import load_service
+from sockact.unitfile.load import load_service, load_spec
 from tests.conformance.namespaces import Systemd, missing_systemd
 from tests.helpers import SECONDS
+from tests.supervise.simulated import Case, Seen, ServiceSimulation, SocketSimulation
 
 ACTOR = Path(__file__).with_name("actor.py")
+OUT = "/run/out"
 
-
-@attrs.frozen
-class Case:
-    """A service.
-
-    Attributes:
-        lines: Of its [Service] section; what a program does stands between angle brackets, as
-            `tests.supervise.actor` takes it.
-        does: In which state, and when which of its programs listens, systemctl is told what.
-        unit: Lines of its [Unit] section.
-        unable: Whether no program can be started at all: EnvironmentFile= is not there.
-    """
-
-    lines: str
-    does: Sequence[tuple[str, str, str]] = ()
-    unit: str = ""
-    unable: bool = False
-
-
+_STOPS = "ExecStopPre=<exit 0>\nExecStopPost=<exit 0>\n"
 _TAIL = "ExecStop=<exit 0>\nExecStopPost=<exit 0>\n"
 
-CASES: dict[str, Case] = {
+SERVICES: dict[str, Case] = {
     # --- one shot ---
     "oneshot-chain": Case(
         "Type=oneshot\nExecStart=<exit 0>\nExecStart=<sleep 0.1>\nExecStart=<exit 0>\n" + _TAIL
@@ -323,315 +296,168 @@ CASES: dict[str, Case] = {
     ),
 }
 
+
+_DEAF = "<on TERM nothing; forever>"
+
+# Version 252 sends SIGKILL in stop-pre-sigterm; so nothing here listens for SIGTERM there.
+SOCKETS: dict[str, Case] = {
+    "plain": Case("", [("listening", "", "stop")]),
+    "all": Case(
+        "ExecStartPre=<exit 0>\nExecStartPre=<exit 0>\nExecStartPost=<exit 0>\n"
+        "ExecStopPre=<exit 0>\nExecStopPre=<exit 0>\nExecStopPost=<exit 0>\n",
+        [("listening", "", "stop")],
+    ),
+    "ignored": Case(
+        "ExecStartPre=-<exit 1>\nExecStartPost=-<kill KILL>\nExecStopPre=-<exit 2>\n"
+        "ExecStopPost=-<exit 3>\n",
+        [("listening", "", "stop")],
+    ),
+    "pre-fails": Case("ExecStartPre=<exit 0>\nExecStartPre=<exit 4>\n" + _STOPS),
+    "pre-late": Case("TimeoutSec=600ms\nExecStartPre=<forever>\n" + _STOPS),
+    "pre-deaf": Case(f"TimeoutSec=1\nExecStartPre={_DEAF}\n" + _STOPS),
+    "pre-stopped": Case(
+        "ExecStartPre=<forever>\n" + _STOPS, [("start-pre", "ExecStartPre-0", "stop")]
+    ),
+    "pre-each-its-time": Case(
+        "TimeoutSec=1500ms\nExecStartPre=<sleep 0.9>\nExecStartPre=<sleep 0.9>\n",
+        [("listening", "", "stop")],
+    ),
+    "not-open": Case("ListenStream=192.0.2.1:9\nExecStartPost=<exit 0>\n" + _STOPS),
+    "post-fails": Case("ExecStartPost=<exit 5>\nExecStartPost=<exit 0>\n" + _STOPS),
+    # When it is late, systemd begins with ExecStopPre= beside it; see `sockact.supervise.unit`.
+    "post-stopped": Case(
+        "ExecStartPost=<forever>\n" + _STOPS, [("start-post", "ExecStartPost-0", "stop")]
+    ),
+    "stop-fails": Case(
+        "ExecStopPre=<exit 6>\nExecStopPre=<exit 0>\nExecStopPost=<exit 7>\n",
+        [("listening", "", "stop")],
+    ),
+    "stop-post-late": Case(
+        "TimeoutSec=600ms\nExecStopPost=<forever>\n", [("listening", "", "stop")]
+    ),
+    "service": Case(
+        "",
+        [("listening", "", "start @"), ("running", "", "stop @"), ("listening", "", "start @"),
+         ("running", "", "stop")],
+    ),
+}  # fmt: skip
+
+CASES = {f"{name}.service": case for name, case in SERVICES.items()} | {
+    f"{name}.socket": case for name, case in SOCKETS.items()
+}
+
 _PROGRAM = re.compile(r"(Exec\w+)=(-?)(<(.*)>|/.*)")
 
 
-def _unit(name: str, case: Case, marks: str) -> str:
-    """Return the unit file of a case; its programs put their marks into a directory."""
+def _lines(name: str, case: Case) -> str:
+    """Return the main section of a case; its programs put their marks into a directory."""
     counts: collections.Counter[str] = collections.Counter()
-    lines = ["[Unit]", "DefaultDependencies=no", *case.unit.split("\n"), "[Service]",
-             "StandardError=null"]  # fmt: skip
-    if case.unable:
-        lines.append("EnvironmentFile=/no/such/file")
-    for line in case.lines.split("\n"):
+    lines = []
+    for line in case.lines.splitlines():
         if match := _PROGRAM.fullmatch(line):
             directive, prefix, program, steps = match.groups()
-            mark = f"{marks}/{name}.{directive}-{counts[directive]}"
-            counts[directive] += 1
             if steps is not None:
+                mark = f"{OUT}/{name}.{directive}-{counts[directive]}"
                 program = f'{sys.executable} -I -S {ACTOR} {mark} "{steps}"'
-            lines.append(f"{directive}={prefix}{program}")
+            counts[directive] += 1
+            lines.append(f"{directive}={prefix}{program}\n")
         else:
-            lines.append(line)
-    return "\n".join(lines) + "\n"
+            lines.append(f"{line}\n")
+    return "".join(lines)
 
 
-@attrs.frozen
-class Seen:
-    """What became of a service.
-
-    Attributes:
-        path: The states it went through, except those that systemd 252 does not have.
-        runs: The commands that were run.
-        result: How it ended.
-        restarts: How often it was started again.
-    """
-
-    path: list[str]
-    runs: list[str]
-    result: str
-    restarts: int
-
-
-# --- the machine ----------------------------------------------------------------------------------
-
-_COMMANDS = {row.name: row for row in (
-    d.EXEC_CONDITION, d.EXEC_START_PRE, d.EXEC_START, d.EXEC_START_POST, d.EXEC_RELOAD,
-    d.EXEC_STOP, d.EXEC_STOP_POST,
-)}  # fmt: skip
-_SIGNALS = {row.name: row for row in (d.KILL_SIGNAL, d.FINAL_KILL_SIGNAL, d.WATCHDOG_SIGNAL)}
-
-
-class Process:
-    """A simulated process."""
-
-    def __init__(self, steps: str, ended: Callable[[Exit], None]) -> None:
-        self.steps = [step.strip() for step in steps.split(";")]
-        self.ended = ended
-        self.alive = True
-        self.handlers = {
-            words[1]: " ".join(words[2:])
-            for words in map(str.split, self.steps)
-            if words[0] == "on"
-        }
-
-
-class Simulation:
-    """A service whose processes are simulated, from its start until nothing happens any more."""
-
-    def __init__(self, spec: ServiceSpec, case: Case) -> None:
-        self.spec, self.case = spec, case
-        self.does = list(case.does)
-        self.now = 0.0
-        self.life = Life(plan_of(spec))
-        self.path: list[str] = []
-        self.runs: list[str] = []
-        self.restarts = 0
-        self.result = ""
-        self._main: Process | None = None
-        self._control: Process | None = None
-        self._exit: Exit | None = None
-        self._is_over = self._stopped = False
-        self._later: list[tuple[float, int, Callable[[], None]]] = []
-        self._count = itertools.count()
-        self._acts: collections.deque[Act] = collections.deque()
-        self._acting = False
-        self._limit = RateLimit(spec.get(d.START_LIMIT_INTERVAL), spec.get(d.START_LIMIT_BURST))
-
-    def run(self) -> Seen:
-        """Let everything happen."""
-        self._start()
-        while self.now < 300:
-            if self.does and self._is_time(*self.does[0][:2]):
-                verb = self.does.pop(0)[2]
-                self._at(0.1, lambda verb=verb: self._told(verb))  # type: ignore[misc]
-            due = self.life.deadline()
-            if due is not None and (not self._later or due <= self._later[0][0]):
-                self.now = due
-                self._do(self.life.expire(due))
-            elif self._later:
-                self.now, _, what = heapq.heappop(self._later)
-                what()
-            else:
-                break
-        assert not self.does
-        return Seen(self.path, self.runs, self.result or self.life.result, self.restarts)
-
-    def _is_time(self, state: str, mark: str) -> bool:
-        return _shown(self.life.state) == state and (not mark or mark in self.runs)
-
-    def _at(self, delay: float, what: Callable[[], None]) -> None:
-        heapq.heappush(self._later, (self.now + delay, next(self._count), what))
-
-    def _told(self, verb: str) -> None:
-        if verb == "stop":
-            self._stopped = True
-            self._do(self.life.stop(self.now))
-        elif verb == "reload":
-            assert self.life.can_reload()
-            self._do(self.life.reload(self.now))
+def _write(units: Path) -> None:
+    """Write the unit files of all cases."""
+    head = "[Unit]\nDefaultDependencies=no\n"
+    (units / "test.target").write_text(head, encoding="ascii")
+    for name, case in CASES.items():
+        text = f"{head}{case.unit}"
+        if name.endswith(".service"):
+            text += "[Service]\nStandardError=null\n"
+            text += "EnvironmentFile=/no/such/file\n" if case.unable else ""
         else:
-            assert self._main
-            self._signal(self._main, verb.partition("=")[2])
-
-    def _start(self) -> None:
-        if not self._limit.allow(self.now):
-            self.path.append("failed")
-            self.result = "start-limit-hit" if self.life.result == "success" else ""
-            return
-        self.life, self._is_over = Life(plan_of(self.spec)), False
-        self._do(self.life.start(self.now))
-
-    def _do(self, acts: Sequence[Act]) -> None:
-        self._acts += acts
-        if self._acting:
-            return
-        self._acting = True
-        while True:
-            while self._acts:
-                self._carry_out(self._acts.popleft())
-            if Happens.GONE not in INSTANCE[self.life.state] or self._main or self._control:
-                break
-            self._acts += self.life.gone(self.now)
-        self._acting = False
-        if self.life.state in IS_OVER and not self._is_over:
-            self._is_over = True
-            self._over()
-
-    def _over(self) -> None:
-        how = self._exit
-        status = None
-        if how is not None:
-            status = ("signal", how.signal) if how.signal else ("exit", how.status)
-        may = self.life.restarts and not self._stopped
-        if may and shall_restart(self.spec, self.life.result, status):
-            self._at(delay(self.spec, self.restarts), self._start)
-            self.restarts += 1
-
-    def _carry_out(self, act: Act) -> None:
-        match act:
-            case Run():
-                self._run(act)
-            case Kill():
-                for process in (self._main, self._control):
-                    if process:
-                        self._signal(process, signal.Signals(self.spec.get(_SIGNALS[act.signal])))
-            case KillCommand():
-                assert self._control
-                self._signal(self._control, signal.SIGKILL)
-            case Entered():
-                state = _shown(act.state)
-                kills = Happens.GONE in INSTANCE[act.state] and not self._main and not self._control
-                simple = state == "start" and self.life.plan.type == "simple"  # goes on at once
-                if not kills and not simple and self.path[-1:] != [state]:
-                    self.path.append(state)
-
-    def _run(self, act: Run) -> None:
-        is_main = act.directive == "ExecStart"
-        ended = self._main_ended if is_main else self._control_ended
-        if self.case.unable:
-            tell = self.life.main_ended if is_main else self.life.command_ended
-            if act.directive != "ExecStart":
-                self.path.pop()  # systemd comes into a state when its process exists
-            self._acts += tell("resources", self.now)
-            return
-        command = self.spec.get(_COMMANDS[act.directive])[act.index]
-        actor = command.path == sys.executable
-        self.runs.append(f"{act.directive}-{act.index}" if actor else command.path)
-        steps = {"/bin/kill": "exit 0", "/no/such/program": "exit 203"}.get(command.path)
-        process = Process(steps or command.argv[-1], ended)
-        if command.path == "/bin/kill":
-            assert self._main
-            self._signal(self._main, command.argv[1].removeprefix("-"))
-        if is_main:
-            assert self._main is None
-            self._main = process
-            self._acts += self.life.forked(self.now)
-            if steps is None:
-                self._at(0, lambda: self._do(self.life.executed(self.now)))
-        else:
-            assert self._control is None
-            self._control = process
-        self._at(0.001, lambda: self._go_on(process))
-
-    def _go_on(self, process: Process) -> None:
-        while process.alive:
-            step = process.steps.pop(0) if process.steps else "exit 0"
-            if step.startswith("sleep"):
-                self._at(float(step[6:]), lambda: self._go_on(process))
-                return
-            if step == "forever":
-                return
-            self._take(process, step)
-
-    def _take(self, process: Process, step: str) -> None:
-        verb, _, rest = step.partition(" ")
-        if verb == "exit":
-            self._end(process, Exit(int(rest)))
-        elif verb == "kill":
-            self._end(process, Exit(0, signal.Signals[f"SIG{rest}"]))
-        elif verb == "say":
-            self._hear(dict(word.split("=") for word in rest.split()))
-
-    def _signal(self, process: Process, name: str | signal.Signals) -> None:
-        number = signal.Signals[f"SIG{name}"] if isinstance(name, str) else name
-        handler = process.handlers.get(number.name.removeprefix("SIG"))
-        step = handler or f"kill {number.name.removeprefix('SIG')}"
-        self._at(0.001, lambda: self._take(process, step) if process.alive else None)
-
-    def _hear(self, said: Mapping[str, str]) -> None:
-        life, now = self.life, self.now
-        if said.get("WATCHDOG") == "1":
-            life.said_alive(now)
-        if "WATCHDOG_USEC" in said:
-            life.set_watchdog(int(said["WATCHDOG_USEC"]) / 1e6, now)
-        if "EXTEND_TIMEOUT_USEC" in said:
-            life.extend(int(said["EXTEND_TIMEOUT_USEC"]) / 1e6, now)
-        if said.get("WATCHDOG") == "trigger":
-            self._do(life.said_broken(now))
-        if "STOPPING" in said:
-            self._do(life.said_stopping(now))
-        if "RELOADING" in said:
-            self._do(life.said_reloading(now))
-        if "READY" in said:
-            self._do(life.said_ready(now))
-
-    def _end(self, process: Process, how: Exit) -> None:
-        process.alive = False
-        process.ended(how)
-
-    def _judge(self, how: Exit, *, main: bool) -> str:
-        success: frozenset[tuple[str, int]] = self.spec.get(d.SUCCESS_EXIT_STATUS)
-        oneshot = not main or self.spec.get(d.TYPE) == "oneshot"
-        if how.is_clean(success, oneshot=oneshot):
-            return "success"
-        return "signal" if how.signal else "exit-code"
-
-    def _main_ended(self, how: Exit) -> None:
-        self._main, self._exit = None, how
-        self._do(self.life.main_ended(self._judge(how, main=True), self.now))
-
-    def _control_ended(self, how: Exit) -> None:
-        self._control = None
-        result = self._judge(how, main=False)
-        self._do(self.life.command_ended(result, self.now, status=how.status))
+            service = f"of-{name.removesuffix('.socket')}.service"
+            (units / service).write_text(
+                f"{head}[Service]\nExecStart=/bin/sleep 1000\n", encoding="ascii"
+            )
+            text += f"[Socket]\nListenStream=/run/t/{name}\nService={service}\n"
+        (units / name).write_text(text + _lines(name, case), encoding="utf-8")
 
 
-def _shown(state: Instance) -> str:
-    """Return the state as systemd 252 has it."""
-    return "reload" if state.value.startswith("reload") else state.value
+def _ours(units: Path) -> dict[str, Seen]:
+    """Return what the machines do."""
+    environ = {"SYSTEMD_UNIT_PATH": str(units)}
+    return {
+        name: (
+            ServiceSimulation(load_service(name, environ=environ), case).run()
+            if name.endswith(".service")
+            else SocketSimulation(load_spec(name, environ=environ), case).run()
+        )
+        for name, case in CASES.items()
+    }
 
 
 # --- systemd --------------------------------------------------------------------------------------
 
-_CHANGED = re.compile(r"([\w-]+)\.service: Changed ([\w-]+) -> ([\w-]+)")
-_RESULT = re.compile(r"([\w-]+)\.service: (?:Failed with result|Skipped due to) '([\w-]+)'")
-_RUNS = re.compile(r"([\w-]+)\.service: About to execute (.*)")
-_RESTARTS = re.compile(r"([\w-]+)\.service: Scheduled restart job, restart counter is at (\d+)")
+_CHANGED = re.compile(r"([\w-]+\.\w+): Changed ([\w-]+) -> ([\w-]+)")
+_RESULT = re.compile(r"([\w-]+\.\w+): (?:Failed with result|Skipped due to) '([\w-]+)'")
+_RUNS = re.compile(r"([\w-]+\.\w+): About to execute (.*)")
+_RESTARTS = re.compile(r"([\w-]+\.\w+): Scheduled restart job, restart counter is at (\d+)")
 
 
 def _real(units: Path, ours: Mapping[str, Seen]) -> dict[str, Seen]:
-    """Run all cases at once, until each stands where `ours` does."""
-    (units / "test.target").write_text("[Unit]\nDefaultDependencies=no\n", encoding="ascii")
+    """Run all cases at once, until each stands where it stands in `ours`."""
     with Systemd(units) as machine:
         machine.run("systemctl", "log-level", "debug")
-        machine.run("systemctl", "start", "--no-block", *(f"{name}.service" for name in CASES))
-        out = machine.path("/run/out")
+        machine.run("systemctl", "start", "--no-block", *CASES)
         todo = {name: list(case.does) for name, case in CASES.items()}
         deadline = time.monotonic() + SECONDS
         settled = 0
         while settled < 2 and time.monotonic() < deadline:
-            shown = _show(machine)
-            tell: dict[str, list[str]] = {}
-            for name, does in todo.items():
-                if does and shown[name]["SubState"] == does[0][0]:
-                    _, mark, verb = does[0]
-                    if not mark or (out / f"{name}.{mark}").exists():
-                        tell.setdefault(verb, []).append(f"{name}.service")
-                        does.pop(0)
-            for verb, units_told in tell.items():
-                machine.run("systemctl", "--no-block", *verb.split(), *units_told)
-            done = not tell and all(
-                shown[name]["SubState"] == seen.path[-1] and not shown[name].get("Job")
-                for name, seen in ours.items()
-            )
+            states = _states(machine)
+            told = _tell(machine, todo, states)
+            done = not told and all(states[name] == seen.path[-1] for name, seen in ours.items())
             settled = settled + 1 if done else 0
-    seen = {name: Seen([], [], "success", 0) for name in CASES}
+    found = {name: Seen([], [], "success") for name in CASES}
     for line in machine.said.splitlines():
         for pattern in (_CHANGED, _RESULT, _RUNS, _RESTARTS):
-            if (match := pattern.search(line)) and match[1] in CASES:
-                seen[match[1]] = _more(seen[match[1]], pattern, match)
-    return seen
+            if (match := pattern.search(line)) and match[1] in found:
+                found[match[1]] = _more(found[match[1]], pattern, match)
+    return found
+
+
+def _tell(
+    machine: Systemd, todo: dict[str, list[tuple[str, str, str]]], states: Mapping[str, str]
+) -> bool:
+    """Tell systemctl what it is time for; return whether there was anything."""
+    verbs: dict[str, list[str]] = {}
+    for name, does in todo.items():
+        if not does or states[name] != does[0][0]:
+            continue
+        _, mark, verb = does[0]
+        if mark and not machine.path(f"{OUT}/{name}.{mark}").exists():
+            continue
+        target = f"of-{name.removesuffix('.socket')}.service" if "@" in verb else name
+        verbs.setdefault(verb.removesuffix(" @"), []).append(target)
+        del does[0]
+    for verb, names in verbs.items():
+        machine.run("systemctl", "--no-block", *verb.split(), *names)
+    return bool(verbs)
+
+
+def _states(machine: Systemd) -> dict[str, str]:
+    """Return the states; of what has a job before it, that it has one."""
+    done = machine.run("systemctl", "show", "--property=Id,SubState,Job", *CASES)
+    blocks = (
+        dict(line.split("=", 1) for line in block.split("\n"))
+        for block in done.stdout.strip().split("\n\n")
+    )
+    return {
+        block["Id"]: "has a job"
+        if block.get("Job") and block["SubState"] in ("dead", "failed")
+        else block["SubState"]
+        for block in blocks
+    }
 
 
 def _more(seen: Seen, pattern: re.Pattern[str], match: re.Match[str]) -> Seen:
@@ -649,20 +475,8 @@ def _more(seen: Seen, pattern: re.Pattern[str], match: re.Match[str]) -> Seen:
 
 def _run_of(command: str) -> str:
     """Return which command of its unit a command is."""
-    mark = re.search(r"/run/out/[\w-]+\.(Exec\w+-\d)", command)
+    mark = re.search(rf"{OUT}/[\w.-]+\.(Exec\w+-\d)", command)
     return mark[1] if mark else command.partition(" ")[0]
-
-
-def _show(machine: Systemd) -> dict[str, dict[str, str]]:
-    properties = "Id,SubState,Job"
-    done = machine.run(
-        "systemctl", "show", f"--property={properties}", *(f"{name}.service" for name in CASES)
-    )
-    blocks = (
-        dict(line.split("=", 1) for line in block.split("\n"))
-        for block in done.stdout.strip().split("\n\n")
-    )
-    return {block["Id"].removesuffix(".service"): block for block in blocks}
 
 
 # --- both -----------------------------------------------------------------------------------------
@@ -670,16 +484,12 @@ def _show(machine: Systemd) -> dict[str, dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Seen], dict[str, Seen]]:
-    """What systemd makes of all cases, and what the machine does."""
+    """What systemd makes of all cases, and what the machines do."""
     if reason := missing_systemd():
         pytest.skip(reason)
     units = tmp_path_factory.mktemp("units")
-    ours = {}
-    for name, case in CASES.items():
-        path = units / f"{name}.service"
-        path.write_text(_unit(name, case, "/run/out"), encoding="utf-8")
-        spec = load_service(f"{name}.service", environ={"SYSTEMD_UNIT_PATH": str(units)})
-        ours[name] = Simulation(spec, case).run()
+    _write(units)
+    ours = _ours(units)
     return _real(units, ours), ours
 
 
