@@ -15,6 +15,7 @@ from sockact import service_directives as d
 from sockact.activation.program import find_program
 from sockact.cli import definitions, exits, output, program, rendezvous
 from sockact.cli.logs import logging_to
+from sockact.errors import UnitError
 from sockact.spec import Origin, ServiceSpec, Setting, SocketSpec
 from sockact.supervise.definitions import Definitions
 from sockact.supervise.gather import Search, command_service, for_command, for_units
@@ -59,13 +60,15 @@ def serve(chosen: definitions.Definitions, runs: program.Program, **given: Any) 
     found = gathering.load()  # every fault of the command line first
     inheritance = Inheritance(sockact.listen_fds())
     try:
-        gathering.adopt(inheritance.unwanted(unit.spec for unit in found.units))
+        if gathering.adopt(inheritance.unwanted(unit.spec for unit in found.units)):
+            found = gathering.load()
     except BaseException:
         inheritance.close()
         raise
     level = logging.DEBUG if given["verbose"] else logging.INFO
     with logging_to(given["log_format"], level=level) as handler:
-        supervisor = Supervisor(gathering.load, gathering.settings(), output.warn, inheritance)
+        settings = gathering.settings()
+        supervisor = Supervisor(found, gathering.load_again, settings, output.warn, inheritance)
         handler.attach(supervisor.reactor)
         status = supervisor.run()
     if status != exits.OK:
@@ -99,14 +102,19 @@ class Gathering:
         self._adopted: list[SocketSpec] = []
         self._ours(given)
 
-    def adopt(self, entries: Iterable[sockact.NamedSocket]) -> None:
-        """Have the command get what was inherited and is no unit's; say what nobody gets."""
+    def adopt(self, entries: Iterable[sockact.NamedSocket]) -> bool:
+        """Have the command get what was inherited and is no unit's; say what nobody gets.
+
+        Returns:
+            Whether it gets anything.
+        """
         for entry in entries:
             spec = unit_for(entry) if self._runs.command else None
             if spec is None:
                 output.warn(f"{entry.name}: was passed to sockact, but no unit here wants it")
             else:
                 self._adopted.append(spec)
+        return bool(self._adopted)
 
     def _ours(self, given: Mapping[str, Any]) -> None:
         if given["ready"] is not None:
@@ -151,6 +159,18 @@ class Gathering:
         found = self._command() if self._runs.command else self._units()
         services = {name: self._changed(spec) for name, spec in found.services.items()}
         return attrs.evolve(found, services=services).joined()
+
+    def load_again(self) -> Definitions:
+        """Do the same once more, when there is no command line to complain about.
+
+        Raises:
+            UnitError: A definition is refused.
+            LaunchError: There is no such program.
+        """
+        try:
+            return self.load()
+        except click.UsageError as error:
+            raise UnitError(error.format_message(), "the command line") from None
 
     def _changed(self, spec: ServiceSpec) -> ServiceSpec:
         return override(spec, self._changes) if self._changes else spec

@@ -7,7 +7,7 @@ import signal
 import socket as _socket
 from collections.abc import Iterable, Iterator
 
-from sockact import aio
+from sockact.accepting import stop_accepting
 from sockact.activation import notify
 from sockact.errors import NotifyError
 from sockact.fd.queue import queue
@@ -51,7 +51,7 @@ async def drain(servers: Iterable[asyncio.AbstractServer], delay: float = DRAIN_
 def _stop_accepting(servers: list[asyncio.AbstractServer]) -> None:
     for server in servers:
         if isinstance(server, asyncio.Server):
-            aio.stop_accepting(server)
+            stop_accepting(server)
         else:
             server.close()  # uvloop sets a connection up when it accepts it, and drops none here
 

@@ -294,7 +294,7 @@ class Service:
         former: Generations that have stepped down and are not over yet.
         trial: The one that is tried.
         store: Its fd store.
-        restarts: How often it was started again by itself.
+        restarts: How often it was started again by itself since it was started otherwise.
         result: How it has ended last, in systemd's words.
         hit_limit: Whether it has come to its end just now for being started too often.
         last_failure: What went wrong last, for people.
@@ -325,7 +325,6 @@ class Service:
         self._house = house
         self._limit = self._new_limit()
         self._due: dict[int, float] = {}
-        self._quick = 0
         self._changed: list[Callable[[Service], None]] = []
         self.store = FdStore(spec.get(d.FD_STORE_MAX), house.reactor)
         house.reactor.add(self)
@@ -406,6 +405,7 @@ class Service:
         if waiting and self.current is not None:
             self._start_again(waiting)
             return ""
+        self.restarts = 0
         if self.current is not None and not self.current.is_over:
             self.former.append(self.current)  # on its way to its end: its place is taken
         self.current = self._new_generation(self._readiness(replacing=False))
@@ -487,7 +487,7 @@ class Service:
         before, self.current = self.current, trial.generation
         self._due.clear()
         self.stopping = False
-        self.restarts = self._quick = 0
+        self.restarts = 0
         self.set_spec(trial.generation.spec)
         self.gives = trial.generation._gives  # noqa: SLF001
         if before is not None:
@@ -545,8 +545,6 @@ class Service:
             self._ended(one)
         if self.trial is not None and generation is self.trial.generation:
             self.trial.look()
-        if generation is self.current and generation.ready and not one.is_over:
-            self._quick = 0 if one.is_up else self._quick
         self._settle(generation)
         self._tell()
 
@@ -562,7 +560,7 @@ class Service:
             None if how is None else ("signal", how.signal) if how.signal else ("exit", how.status)
         )
         if shall_restart(self.spec, one.life.result, status):
-            self._due[one.slot] = self._house.now() + delay(self.spec, self._quick)
+            self._due[one.slot] = self._house.now() + delay(self.spec, self.restarts)
 
     def _settle(self, generation: Generation) -> None:
         """Forget what is over."""
@@ -618,7 +616,6 @@ class Service:
 
     def _start_again(self, slots: Sequence[int]) -> None:
         self.restarts += 1
-        self._quick += 1
         log(logging.INFO, self.name, f"started again, for the {ordinal(self.restarts)} time")
         for slot in slots:
             if self.current is not None:

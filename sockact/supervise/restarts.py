@@ -44,7 +44,7 @@ def delay(spec: ServiceSpec, restarts: int) -> float:
 
     Args:
         spec: The definition.
-        restarts: How often it has been restarted before, without a rest.
+        restarts: How often it has been restarted before, since it was started otherwise.
     """
     first = spec.get(d.RESTART_SEC)
     steps, last = spec.get(d.RESTART_STEPS), spec.get(d.RESTART_MAX_DELAY)

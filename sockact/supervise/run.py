@@ -60,19 +60,22 @@ class Supervisor:
     """
 
     def __init__(
-        self, load: Load, settings: Settings, warn: Warn, inheritance: Inheritance | None = None
+        self,
+        definitions: Definitions,
+        load: Load,
+        settings: Settings,
+        warn: Warn,
+        inheritance: Inheritance | None = None,
     ) -> None:
         """Prepare it.
 
         Args:
-            load: Reads the definitions, each time anew.
+            definitions: What is to run.
+            load: Reads them anew, each time.
             settings: How it runs.
             warn: Called with a line for each option that could not be set.
             inheritance: Sockets that were passed to this process, to be used for units; what no
                 unit wants is closed. Owned here from the start of `run` on.
-
-        Raises:
-            SockactError: A definition is refused.
         """
         self.settings = settings
         self.place = Place.BOOTING
@@ -101,7 +104,7 @@ class Supervisor:
                 search=settings.search,
                 death_signal=settings.death_signal,
             )
-            self.manager = Manager(self.house, load(), self)
+            self.manager = Manager(self.house, definitions, self)
         except BaseException:
             self.reactor.close()
             raise

@@ -261,7 +261,7 @@ class Running:
 
     def _is_gone(self) -> bool:
         """Whether it waits for the end of its processes, and none is left."""
-        if self.life.state not in _WAITS_FOR_END or self._main or self._control:
+        if self.life.state not in _WAITS_FOR_END or self._main or self.pid or self._control:
             return False
         if self.spec.get(d.KILL_MODE) in (family.PROCESS, family.NONE):
             return True
@@ -363,14 +363,13 @@ class Running:
             self._complain(f"process {pid} may not be signalled: it runs as another user")
 
     def _family(self) -> family.Family:
-        main = self._main.pid if self._main else 0
-        control = self._control.pid if self._control else 0
+        own = {one.pid for one in (self._main, self._control) if one}
         return family.Family(
             self.invocation,
-            main,
+            self.pid,
             self._session,
-            control,
-            self._house.children.others({main, control}),
+            self._control.pid if self._control else 0,
+            self._house.children.others(own),
         )
 
     # --- what happens to it -----------------------------------------------------------------------
@@ -385,7 +384,10 @@ class Running:
 
     def _main_ended(self, how: Exit) -> None:
         self._hear(None)
-        self._main, self.pid = None, 0
+        main, self._main = self._main, None
+        if main and self.pid not in (0, main.pid) and self._adopts(self.pid):
+            return  # it has handed over, and only now the other one may be our child
+        self.pid = 0
         self._judge_main(how)
 
     def _judge_main(self, how: Exit) -> None:
@@ -512,10 +514,14 @@ class Running:
 
     def _follow(self, pid: int) -> None:
         """Take another process for the main one (MAINPID=)."""
-        if self._house.children.adopt(pid, self._followed_ended):
+        if self._adopts(pid) or self._belongs(pid):
             self.pid = pid
         else:
-            log(logging.WARNING, self.name, f"MAINPID={pid} is no process that was started here")
+            log(logging.WARNING, self.name, f"MAINPID={pid} is no process of this service")
+
+    def _adopts(self, pid: int) -> bool:
+        is_main = self._main is not None and pid == self._main.pid
+        return is_main or self._house.children.adopt(pid, self._followed_ended)
 
     def _followed_ended(self, how: Exit) -> None:
         self._hear(None)

@@ -7,6 +7,7 @@ looks at what stays behind. Prints a JSON object: service to what was found.
 
 import ast
 import contextlib
+import gc
 import json
 import os
 import select
@@ -82,13 +83,6 @@ def _clean() -> None:
     Path("/run/t/plain").chmod(0o644)
     Path("/run/t/link").symlink_to("plain")
     Path("/run/t/directory").mkdir(mode=0o755)
-
-
-def _wait(holds: Callable[[], object]) -> None:
-    """Wait until something holds, but not for ever."""
-    deadline = time.monotonic() + _SECONDS
-    while not holds() and time.monotonic() < deadline:
-        time.sleep(0.002)
 
 
 # --- a client -------------------------------------------------------------------------------------
@@ -289,20 +283,26 @@ def runs(jobs: Sequence[Job]) -> dict[str, Report]:
 def _supervised(job: Job, port: int, path: str) -> dict[str, object]:
     """Do a job with a supervisor that is ready; return the nodes that its sockets leave behind."""
     import sockact
+    from sockact.errors import SockactError
 
     def control(command: str, *names: str) -> Any:
-        return sockact.control(path, command, {"units": names})
+        try:
+            return sockact.control(path, command, {"units": names})
+        except SockactError as error:  # it has ended
+            return {"error": str(error)}
 
     def is_over() -> bool:
-        if out_of(job.service).exists():
-            return True
-        services = control("status")["report"]["services"]
-        return all(one["state"] in ("dead", "failed") for one in services)
+        report = control("status").get("report", {"services": []})
+        return all(one["state"] in ("dead", "failed") for one in report["services"])
 
     if job.connect:
         _be_served(job.connect, port)
     elif "error" not in control("start", job.service):
-        _wait(is_over)
+        now = time.monotonic()
+        look, until = now + 0.2, now + _SECONDS
+        while not out_of(job.service).exists() and now < until and not (now > look and is_over()):
+            time.sleep(0.002)
+            now = time.monotonic()
     control("stop", *job.sockets)
     return nodes(*ROOTS)
 
@@ -315,6 +315,7 @@ def main() -> None:
     side, file = sys.argv[1:]
     jobs = [Job(*one) for one in json.loads(Path(file).read_text(encoding="utf-8"))]
     os.umask(0o022)
+    gc.freeze()  # a collection in a fork would copy everything
     print(json.dumps(SIDES[side](jobs)))
 
 

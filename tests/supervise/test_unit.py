@@ -3,8 +3,8 @@
 import pytest
 
 from sockact.supervise.tables import Unit
-from sockact.supervise.unit import UnitLife
-from tests.supervise.play import UnitPlay
+from sockact.supervise.unit import Rules, UnitLife
+from tests.supervise.play import UnitPlay, flags
 
 U = Unit
 FAILURES = ("exit-code", "signal", "core-dump", "resources")
@@ -58,6 +58,19 @@ class TestStart:
         assert play.end == (U.FAILED, "resources")
         assert play("start") == ":start-open Open"
         assert play.end == (U.START_OPEN, "success")
+
+    def test_other_rules(self) -> None:
+        """The rules may change at any time; what runs already is finished by the new ones."""
+        play = UnitPlay(ExecStartPre="xx-", recovers=5.0)
+        play("start", "done")
+        play.life.rules = Rules(commands=flags(ExecStartPre="x"))
+        assert play("done") == ":start-open Open"
+        play("opened")
+        assert play("limit_hit") == ":failed Close"
+        again = UnitPlay(ExecStartPre="--")
+        again("start", "done signal")
+        again.life.rules = Rules()
+        assert again("done signal") == ":failed"
 
 
 class TestFailures:

@@ -1,0 +1,397 @@
+"""``sockact run`` where events come in an awkward order."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import SECONDS, get
+from tests.supervise.supervisors import Running, server, supervisor
+from tests.supervise.test_units import Units, running
+
+NOTIFIES = ("--notify", "READY=1")
+STUBBORN = "/bin/sh -c 'trap : TERM; while :; do sleep 0.05; done'"
+
+
+@pytest.fixture
+def units(short_dir: Path) -> Units:
+    """Give a directory for units."""
+    return Units(short_dir / "units")
+
+
+def _command(*arguments: str) -> str:
+    return " ".join(server(*arguments))
+
+
+def _unless(flag: Path, instead: str, *arguments: str) -> str:
+    """Return a command that does something else once a file is there."""
+    return f"/bin/sh -c '[ -e {flag} ] && {instead}; exec {_command(*arguments)}'"
+
+
+def _pid(address: tuple[str, int]) -> int:
+    return int(get(address, "/pid")[1])
+
+
+def _fds(run: Running) -> list[str]:
+    """Return what the supervisor has open."""
+    found = []
+    for name in os.listdir(f"/proc/{run.process.pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink(f"/proc/{run.process.pid}/fd/{name}"))
+    return found
+
+
+@contextlib.contextmanager
+def _successor(units: Units, *arguments: str, wait: bool = True) -> Iterator[Running]:
+    with supervisor(units.path.parent, *arguments, str(units.path), name="new", wait=wait) as run:
+        yield run
+
+
+class TestRestart:
+    def test_while_it_waits(self, units: Units) -> None:
+        """What waits for its automatic restart is restarted at once, and counts as new."""
+        units.socket("web.socket")
+        flag = units.path.parent / "works"
+        script = f"[ -e {flag} ] && exec sleep 60; exit 1"
+        units.service("web.service", f"/bin/sh -c '{script}'", "Restart=always", "RestartSec=60")
+        with running(units, "--now") as run:
+            run.state_becomes("web.service", "auto-restart")
+            flag.touch()
+            assert run.ask("restart", "web.service").returncode == 0
+            run.state_becomes("web.service", "running")
+            assert run.service("web.service")["restarts"] == 0
+            assert run.end() == 0
+
+    def test_of_the_only_service(self, units: Units) -> None:
+        """The restart of all that runs is not the end."""
+        with supervisor(units.path.parent, "--", "sleep", "60") as run:
+            (first,) = run.pids("sleep.service")
+            assert run.ask("restart").returncode == 0
+            run.until(lambda: run.pids("sleep.service") not in ([], [first]))
+            assert run.process.poll() is None
+
+    def test_traffic_does_not_shorten_the_wait(self, units: Units) -> None:
+        """A connection that waits does not have a service that fails restarted any earlier."""
+        address = units.socket("web.socket")
+        units.service("web.service", "/bin/false", "Restart=always", "RestartSec=60")
+        with running(units) as run, socket.create_connection(address, SECONDS):
+            run.state_becomes("web.service", "auto-restart")
+            run.state_becomes("web.socket", "running")
+            assert run.service("web.service")["restarts"] == 0
+
+    def test_store_outlives_it(self, units: Units) -> None:
+        """What a service has stored outlives ``sockact restart``."""
+        address = units.socket("web.socket", "FileDescriptorName=web")
+        units.service("web.service", _command("--store", "kept"), "FileDescriptorStoreMax=1")
+        with running(units, "--now") as run:
+            assert get(address, "/names")[1] == "web"
+            assert run.ask("restart").returncode == 0
+            run.until(lambda: get(address, "/names")[1] == "web:kept")
+
+    def test_of_another_main_process(self, units: Units) -> None:
+        """A service whose main process hands over to another, by MAINPID=, goes on with that."""
+        address = units.socket("web.socket")
+        script = units.path.parent / "hand-over"
+        script.write_text(
+            "import os, sys, time\n"
+            "from sockact import notify\n"
+            "if pid := os.fork():\n"
+            "    notify.notify(f'READY=1\\nMAINPID={pid}')\n"
+            "    time.sleep(0.2)\n"
+            "    os._exit(0)\n"
+            "os.environ['LISTEN_PID'] = str(os.getpid())\n"
+            f"os.execv(sys.executable, {list(server())!r})\n"
+        )
+        units.service(
+            "web.service", f"{sys.executable} {script}", "Type=notify", "NotifyAccess=all"
+        )
+        with running(units, "--now") as run:
+            pid = _pid(address)
+            time.sleep(0.4)
+            assert _pid(address) == pid
+            assert run.pids("web.service") == [pid]
+            os.kill(pid, signal.SIGTERM)
+            run.state_becomes("web.service", "dead")
+
+
+class TestReplace:
+    def test_what_waits_for_its_restart(self, units: Units) -> None:
+        """A service that fails again and again is replaced by what does not."""
+        address = units.socket("web.socket")
+        units.service("web.service", "/bin/false", "Restart=always", "RestartSec=60")
+        with running(units, "--now") as run:
+            run.state_becomes("web.service", "auto-restart")
+            units.service("web.service", _command(*NOTIFIES), "Type=notify")
+            done = run.ask("replace")
+            assert (done.returncode, done.stderr) == (0, "")
+            assert _pid(address) == run.pids("web.service")[0]
+
+    def test_another_service_for_a_socket(self, units: Units) -> None:
+        """A socket unit that is to start another service does so from then on."""
+        address = units.socket("web.socket")
+        units.service("web.service", _command())
+        with running(units) as run:
+            first = _pid(address)
+            units.socket("web.socket", "Service=other.service", port=address[1])
+            units.service("other.service", _command())
+            (units.path / "web.service").unlink()
+            assert run.ask("replace", "--wait").returncode == 0
+            assert _pid(address) != first
+            assert run.pids("other.service")
+
+    def test_one_of_several_processes_fails(self, units: Units) -> None:
+        """If one of several new processes fails, nobody waits for the others."""
+        address = units.socket("web.socket")
+        flag = units.path.parent / "fails"
+        command = _unless(flag, "[ $SOCKACT_INSTANCE = 1 ] && exit 3", *NOTIFIES)
+        units.service("web.service", command, "Type=notify", "X-Instances=2")
+        with running(units, "--now") as run:
+            _pid(address)
+            flag.touch()
+            done = run.ask("replace", "--timeout", "10")
+            assert done.returncode == 1
+            assert "status=3" in done.stderr
+            flag.unlink()
+            assert run.ask("replace", "--wait").returncode == 0
+            assert len(run.pids("web.service")) == 2
+
+    def test_ready_and_then_over(self, units: Units) -> None:
+        """What is ready, and ends while others are waited for, has failed."""
+        address = units.socket("web.socket")
+        units.socket("slow.socket")
+        flag = units.path.parent / "fails"
+        units.service(
+            "web.service",
+            _unless(flag, f"exec {_command(*NOTIFIES, '--then', '3')}", *NOTIFIES),
+            "Type=notify",
+        )
+        units.service("slow.service", _unless(flag, "sleep 5", *NOTIFIES), "Type=notify")
+        with running(units, "--now") as run:
+            first = _pid(address)
+            run.until(lambda: run.pids("slow.service"))
+            flag.touch()
+            done = run.ask("replace")
+            assert done.returncode == 1
+            assert "status=3" in done.stderr
+            assert _pid(address) == first
+
+    def test_dropped_links(self, units: Units) -> None:
+        """What is dropped takes its node and its links with it, if it is to (RemoveOnStop=)."""
+        directory = units.path.parent
+        units.socket("web.socket")
+        text = "[Socket]\nListenStream={0}/{1}\nService=web.service\nSymlinks={0}/link-{1}\n"
+        (units.path / "goes.socket").write_text(
+            text.format(directory, "goes") + "RemoveOnStop=yes\n"
+        )
+        (units.path / "stays.socket").write_text(text.format(directory, "stays"))
+        units.service("web.service", _command())
+        with running(units) as run:
+            assert (directory / "link-goes").exists()
+            (units.path / "goes.socket").unlink()
+            (units.path / "stays.socket").unlink()
+            assert run.ask("replace", "--wait").returncode == 0
+            found = {path.name for path in directory.iterdir()}
+            assert found >= {"stays", "link-stays"}
+            assert not found & {"goes", "link-goes"}
+
+    def test_dropped_store(self, units: Units) -> None:
+        """What a dropped service had stored is closed, also what was to be kept for it."""
+        units.socket("web.socket")
+        address = units.socket("x.socket", "FileDescriptorName=x")
+        units.service("web.service", _command())
+        units.service(
+            "x.service",
+            _command("--store", "kept"),
+            "FileDescriptorStoreMax=1",
+            "FileDescriptorStorePreserve=yes",
+        )
+        with running(units, "--now") as run:
+            assert get(address, "/names")[1] == "x"
+            run.until(lambda: any("memfd" in what for what in _fds(run)))
+            (units.path / "x.socket").unlink()
+            (units.path / "x.service").unlink()
+            assert run.ask("replace", "--wait").returncode == 0
+            run.until(lambda: not any("memfd" in what for what in _fds(run)))
+
+    def test_new_unit_that_cannot_begin(self, units: Units) -> None:
+        """A new socket unit whose ExecStartPre= fails leaves nothing open."""
+        units.socket("web.socket")
+        units.service("web.service", _command())
+        with running(units) as run:
+            before = len(_fds(run))
+            address = units.socket("x.socket", "Service=web.service", "ExecStartPre=/bin/false")
+            for _ in range(2):
+                assert run.ask("replace").returncode == 0
+                run.state_becomes("x.socket", "failed")
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection(address, SECONDS)
+                assert len(_fds(run)) == before
+            units.socket("x.socket", "Service=web.service", port=address[1])
+            assert run.ask("replace").returncode == 0
+            assert _pid(address)
+
+    def test_descriptors_stay_as_many(self, units: Units) -> None:
+        """Replacements that come to nothing, and that change everything, leave nothing open."""
+        units.socket("web.socket")
+        units.service("web.service", _command())
+        with running(units) as run:
+            before = len(_fds(run))
+            bad = units.path / "bad.socket"
+            for number in range(10):
+                name = f"x{number % 3}.socket"
+                (units.path / name).unlink(missing_ok=True)
+                if number % 2:
+                    units.socket(name, "Service=web.service")
+                fails = number % 3 == 2
+                units.socket(bad.name, "Service=web.service")
+                if fails:
+                    bad.write_text("[Socket]\nListenStream=192.0.2.1:1\nService=web.service\n")
+                assert run.ask("replace").returncode == fails
+            for path in units.path.glob("[xb]*.socket"):
+                path.unlink()
+            assert run.ask("replace").returncode == 0
+            assert len(_fds(run)) == before
+
+
+class TestTakeover:
+    def test_oneshot(self, units: Units) -> None:
+        """A service that has done what it had to is as good as one that is ready."""
+        address = units.socket("web.socket")
+        units.service("web.service", _command(*NOTIFIES), "Type=notify")
+        units.service("once.service", "/bin/true", "Type=oneshot")
+        with running(units, "--now") as old:
+            _pid(address)
+            with _successor(units, "--now"):
+                assert old.ends() == 0
+                assert _pid(address)
+
+    def test_failing_one_takes_its_nodes_along(self, units: Units) -> None:
+        """A successor that fails leaves nothing of what it has made in the file system."""
+        directory = units.path.parent
+        address = units.socket("web.socket")
+        units.service("web.service", _command(*NOTIFIES), "Type=notify")
+        with running(units, "--now") as old:
+            first = _pid(address)
+            (units.path / "new.socket").write_text(
+                f"[Socket]\nListenStream={directory}/node\nSymlinks={directory}/link\n"
+                "Service=web.service\n"
+            )
+            units.service("web.service", "/bin/false", "Type=notify")
+            with _successor(units, wait=False) as new:
+                assert new.ends() == 1
+            assert not {"node", "link"} & {path.name for path in directory.iterdir()}
+            assert _pid(address) == first
+            assert old.report()["generation"] == 1
+
+    def test_store_is_still_there_when_the_successor_dies(self, units: Units) -> None:
+        """A supervisor that serves again has what its services had stored."""
+        address = units.socket("web.socket", "FileDescriptorName=web")
+        slow = units.socket("slow.socket")
+        units.service(
+            "web.service",
+            _command(*NOTIFIES, "--store", "kept"),
+            "FileDescriptorStoreMax=1",
+            "Type=notify",
+        )
+        units.service("slow.service", _command(*NOTIFIES), "Type=notify")
+        with running(units, "--now") as old, socket.create_connection(slow, SECONDS) as drains:
+            assert get(address, "/names")[1] == "web"
+            drains.sendall(b"GET /slow/10 HTTP/1.0\r\n\r\n")
+            _pid(slow)
+            with _successor(units, "--now") as new:
+                old.logged("draining")
+                old.logged('main process ended, code=exited, status=0/SUCCESS", "unit": "web')
+                assert get(address, "/names")[1] == "web:kept"
+                pids = new.pids("web.service")
+                new.process.kill()
+                for pid in pids:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                old.logged("serves again")
+                assert get(address, "/names")[1] == "web:kept"
+
+
+class TestEnd:
+    def test_second_signal_while_former_ones_drain(self, units: Units) -> None:
+        """A second SIGTERM ends also what has stepped down."""
+        units.socket("web.socket")
+        units.service("web.service", STUBBORN, "Type=exec", "X-Ready=exec")
+        with running(units, "--now") as run:
+            time.sleep(0.2)
+            assert run.ask("replace").returncode == 0
+            assert len(run.pids("web.service")) == 2
+            time.sleep(0.2)
+            run.process.send_signal(signal.SIGTERM)
+            run.until(lambda: "ending" in run.report()["place"])
+            assert run.end() == 0
+
+    def test_second_signal_while_it_drains(self, units: Units) -> None:
+        """A second SIGTERM ends a supervisor that drains."""
+        units.socket("web.socket")
+        units.service("web.service", STUBBORN)
+        with running(units, "--now") as old:
+            old.logged("started")
+            time.sleep(0.2)
+            units.service("web.service", "/bin/sleep 60", "X-Ready=exec")
+            with _successor(units, "--now"):
+                old.logged("draining")
+                for _ in range(2):
+                    old.process.send_signal(signal.SIGTERM)
+                    time.sleep(0.3)
+                assert old.ends() == 0
+
+    def test_second_signal_while_connections_go_on(self, units: Units) -> None:
+        """A second SIGTERM ends the instances of Accept=yes."""
+        address = units.socket("e.socket", "Accept=yes")
+        units.service("e@.service", STUBBORN)
+        with running(units) as run, socket.create_connection(address, SECONDS):
+            run.until(lambda: run.report()["instances"])
+            time.sleep(0.2)
+            run.process.send_signal(signal.SIGTERM)
+            run.until(lambda: "ending" in run.report()["place"])
+            assert run.end() == 0
+
+    def test_commands_of_socket_units(self, units: Units) -> None:
+        """A socket unit runs its commands when its sockets are closed, also at the end of all."""
+        mark = units.path.parent / "mark"
+        names = ("ExecStartPre", "ExecStartPost", "ExecStopPre", "ExecStopPost")
+        units.socket("web.socket", *(f"{n}=/bin/sh -c 'echo {n} >> {mark}'" for n in names))
+        units.socket("x.socket", "Service=web.service", f"ExecStopPost=/bin/touch {mark}-x")
+        units.service("web.service", _command())
+        with running(units) as run:
+            (units.path / "x.socket").unlink()
+            assert run.ask("replace").returncode == 0
+            run.until(Path(f"{mark}-x").exists)
+            assert run.end() == 0
+            assert tuple(mark.read_text().split()) == names
+
+    def test_while_a_command_before_the_sockets_runs(self, units: Units) -> None:
+        """SIGTERM ends a supervisor whose ExecStartPre= runs, and the command with it."""
+        units.socket("web.socket", "ExecStartPre=/bin/sh -c 'sleep 78; true'")
+        units.service("web.service", _command())
+
+        def sleeps() -> bool:
+            return (
+                subprocess.run(["pgrep", "-f", "^sleep 78$"], stdout=-3, check=False).returncode
+                == 0
+            )
+
+        with supervisor(units.path.parent, str(units.path), wait=False) as run:
+            run.until(sleeps)
+            assert run.end() == 0
+            assert not sleeps()
+
+    def test_late_command_before_the_sockets(self, units: Units) -> None:
+        """An ExecStartPre= that takes too long is a failure of the start."""
+        units.socket("web.socket", "ExecStartPre=/bin/sleep 60", "TimeoutSec=0.2")
+        units.service("web.service", _command())
+        with supervisor(units.path.parent, str(units.path), wait=False) as run:
+            assert run.ends() == 1
+            assert "web.socket: ExecStartPre: takes too long" in run.text().splitlines()[-1]
