@@ -29,8 +29,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
-from sockact.accepting import resume_accepting as resume_accepting
-from sockact.accepting import stop_accepting as stop_accepting
+from sockact import accepting
 from sockact.errors import RendezvousError, TakeoverAbortedError
 from sockact.library import definition
 from sockact.rendezvous.command import control as _control
@@ -45,6 +44,9 @@ from sockact.rendezvous.takeover import Phase, Tenure
 from sockact.sockets.bind import warn_by_default
 from sockact.sockets.socketset import NamedSocket, SocketSet
 from sockact.sockets.task import Warn
+
+stop_accepting = accepting.stop_accepting
+resume_accepting = accepting.resume_accepting
 
 _T = TypeVar("_T")
 _PAUSE_SECONDS = 0.1

@@ -750,6 +750,7 @@ MAY_IMPORT = {
         "cli.program",
         "cli.rendezvous",
         "directives",
+        "errors",
         "service_directives",
         "spec",
         "supervise.definitions",

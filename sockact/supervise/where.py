@@ -1,5 +1,7 @@
 """Where a supervisor can be reached that was given no rendezvous of its own."""
 
+import contextlib
+import fcntl
 import os
 import re
 from collections.abc import Mapping
@@ -33,10 +35,7 @@ def own_path(environ: Mapping[str, str]) -> str | None:
 
 
 def paths(environ: Mapping[str, str]) -> list[str]:
-    """Return the paths of the supervisors of this user that live; those of dead ones are removed.
-
-    Only in the pid namespace of the supervisor its process id says whether it lives.
-    """
+    """Return the paths of the supervisors of this user that live; those of dead ones are removed."""
     directory = runtime_directory(environ)
     if directory is None:
         return []
@@ -44,4 +43,23 @@ def paths(environ: Mapping[str, str]) -> list[str]:
         names = sorted(os.listdir(directory))
     except OSError:
         return []
-    return [os.path.join(directory, name) for name in names if _NAME.fullmatch(name)]
+    found = [os.path.join(directory, name) for name in names if _NAME.fullmatch(name)]
+    return [path for path in found if not _is_left_over(path)]
+
+
+def _is_left_over(path: str) -> bool:
+    """Remove what was left by a supervisor that was killed: its lock is nobody's (flock(2))."""
+    try:
+        lock = os.open(path + ".lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for name in (path, path + ".lock"):
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+    except OSError:
+        return False
+    finally:
+        os.close(lock)
+    return True

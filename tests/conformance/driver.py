@@ -8,8 +8,10 @@ looks at what stays behind. Prints a JSON object: service to what was found.
 import ast
 import contextlib
 import gc
+import importlib
 import json
 import os
+import pkgutil
 import select
 import signal
 import socket
@@ -207,6 +209,16 @@ class _Child:
         return status
 
 
+def _warm_up() -> None:
+    """Import what every fork would import for itself."""
+    import sockact
+
+    for found in pkgutil.walk_packages(sockact.__path__, "sockact."):
+        if not found.name.startswith("sockact.servers.") and "__main__" not in found.name:
+            importlib.import_module(found.name)
+    gc.freeze()  # a collection in a fork would copy everything
+
+
 def _open_and_close(sockets: Sequence[str]) -> None:
     import sockact
 
@@ -226,9 +238,7 @@ def _in_child(work: Callable[[], None]) -> None:
 
 def execs(jobs: Sequence[Job]) -> dict[str, Report]:
     """Let ``sockact exec`` do the jobs."""
-    import sockact.cli.exec
-    import sockact.cli.serving
-
+    _warm_up()
     reports: dict[str, Report] = {}
     for port, job in enumerate(jobs, _FIRST_PORT):
         _clean()
@@ -256,9 +266,7 @@ def execs(jobs: Sequence[Job]) -> dict[str, Report]:
 
 def runs(jobs: Sequence[Job]) -> dict[str, Report]:
     """Let ``sockact run`` do the jobs, each by a supervisor of its own."""
-    import sockact.cli.run
-    import sockact.cli.serving
-
+    _warm_up()
     reports: dict[str, Report] = {}
     for port, job in enumerate(jobs, _FIRST_PORT):
         if not job.starts:
@@ -315,7 +323,6 @@ def main() -> None:
     side, file = sys.argv[1:]
     jobs = [Job(*one) for one in json.loads(Path(file).read_text(encoding="utf-8"))]
     os.umask(0o022)
-    gc.freeze()  # a collection in a fork would copy everything
     print(json.dumps(SIDES[side](jobs)))
 
 
