@@ -1,5 +1,6 @@
 """What surrounds every test: nothing of the process may be left changed."""
 
+import contextlib
 import gc
 import os
 import shutil
@@ -19,8 +20,9 @@ def _children() -> set[int]:
     """Return this process's children, zombies included."""
     found: set[int] = set()
     for task in os.listdir("/proc/self/task"):
-        text = Path(f"/proc/self/task/{task}/children").read_text(encoding="ascii")
-        found |= {int(pid) for pid in text.split()}
+        with contextlib.suppress(FileNotFoundError):  # a thread that is just on its way out
+            text = Path(f"/proc/self/task/{task}/children").read_text(encoding="ascii")
+            found |= {int(pid) for pid in text.split()}
     return found
 
 

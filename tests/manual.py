@@ -11,11 +11,12 @@ from sockact.directives import TABLE
 from sockact.spec import Directive, Moment
 from sockact.unitfile.check_service import service_facts
 from sockact.unitfile.explain import facts
-from tests import manual_rendezvous
+from tests import manual_rendezvous, manual_run
 
 PAGE = Path(__file__).resolve().parent.parent / "man" / "sockact.socket.5"
 SERVICE = PAGE.with_name("sockact.service.5")
 RENDEZVOUS = PAGE.with_name("sockact-rendezvous.7")
+RUN = PAGE.with_name("sockact-run.1")
 BEGIN = '.\\" The rest of this section is written by: python -m tests.manual\n'
 END = '.\\" End of what is written by: python -m tests.manual\n'
 
@@ -80,7 +81,7 @@ def render_service() -> str:
 
 
 def begin(block: str) -> str:
-    """Return the line in front of a part of sockact-rendezvous(7)."""
+    """Return the line in front of a part of sockact-rendezvous(7) or sockact-run(1)."""
     return f'.\\" Written by python -m tests.manual: {block}\n'
 
 
@@ -95,8 +96,9 @@ def main() -> None:
     """Write the parts into the manual pages."""
     _write(PAGE, BEGIN, render())
     _write(SERVICE, BEGIN, render_service())
-    for block, text in manual_rendezvous.BLOCKS.items():
-        _write(RENDEZVOUS, begin(block), text())
+    for page, blocks in ((RENDEZVOUS, manual_rendezvous.BLOCKS), (RUN, manual_run.BLOCKS)):
+        for block, text in blocks.items():
+            _write(page, begin(block), text())
 
 
 if __name__ == "__main__":

@@ -9,13 +9,9 @@ import functools
 import os
 import signal
 import struct
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sockact.fd.place import close_on_exec_from
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 # The same on all architectures but alpha and mips, which answer ENOSYS (asm-generic/unistd.h).
 PIDFD_OPEN = 434
@@ -23,9 +19,8 @@ _CLONE3 = 435
 _CLOSE_RANGE = 436
 
 # uapi/linux/sched.h
-_CLONE_PIDFD = 0x1000
 _CLONE_CLEAR_SIGHAND = 0x100000000
-_CLONE_ARGS = struct.Struct("=8Q")
+_CLONE_ARGS = struct.pack("=8Q", _CLONE_CLEAR_SIGHAND, 0, 0, 0, signal.SIGCHLD, 0, 0, 0)
 
 _CLOSE_RANGE_CLOEXEC = 4  # uapi/linux/close_range.h
 _PR_SET_PDEATHSIG = 1  # uapi/linux/prctl.h
@@ -116,47 +111,25 @@ def close_all_on_exec(first: int) -> None:
         close_on_exec_from(first)
 
 
-def clone() -> tuple[int, int] | None:
+def clone() -> int | None:
     """Fork, without what Python and libc do around a fork.
 
     In a process with several threads that would be wanting. In one without it is wasted on a child
     that is about to execute a program, and touches so much that it takes longer than the fork.
 
     Returns:
-        The child's process id and a close-on-exec pidfd that the caller owns; in the child, which
-        has the default action for every signal that had a handler, (0, -1). None if the system does
-        not have this; then nothing has happened.
+        The child's process id; in the child, which has the default action for every signal that
+        had a handler, 0. None if the system does not have this; then nothing has happened.
 
     Raises:
-        OSError: There can be no process (EAGAIN, ENOMEM), or no descriptor (EMFILE).
+        OSError: There can be no process (EAGAIN, ENOMEM).
 
     Source: clone(2), clone3().
     """
-    call = _clone()
-    if call is None:
-        return None
-    try:
-        return call()
-    except OSError as error:
-        if error.errno in _MISSING:
-            return None
-        raise
-
-
-@functools.cache
-def _clone() -> "Callable[[], tuple[int, int]] | None":
     library = libc()
     if library is None:
         return None
-    pidfd = bytearray(4)
-    flags = _CLONE_PIDFD | _CLONE_CLEAR_SIGHAND
-    arguments = _CLONE_ARGS.pack(flags, address_of(pidfd), 0, 0, signal.SIGCHLD, 0, 0, 0)
-    syscall = library.syscall
-
-    def call() -> tuple[int, int]:
-        pid: int = syscall(_CLONE3, arguments, len(arguments))
-        if pid < 0:
-            raise last_error()
-        return (pid, int.from_bytes(pidfd, sys.byteorder)) if pid else (0, -1)
-
-    return call
+    pid: int = library.syscall(_CLONE3, _CLONE_ARGS, len(_CLONE_ARGS))
+    if pid < 0 and (error := last_error()).errno not in _MISSING:
+        raise error
+    return None if pid < 0 else pid

@@ -46,21 +46,17 @@ class Child:
     Whoever has it waits for the process (waitpid(2)), and closes this.
 
     Attributes:
-        pid: Its process id.
-        pidfd: A pidfd of it; None where the system has none.
+        pid: Its process id, which is nobody else's before it has been waited for.
         report: Becomes readable once it is known whether the program runs, for `started`; None if
             it is known already that it does.
     """
 
-    __slots__ = ("_execution", "pid", "pidfd", "report")
+    __slots__ = ("_execution", "pid", "report")
 
-    def __init__(
-        self, execution: Execution, pid: int, pidfd: OwnedFd | None, report: OwnedFd | None
-    ) -> None:
-        """Take ownership of the descriptors."""
+    def __init__(self, execution: Execution, pid: int, report: OwnedFd | None) -> None:
+        """Take ownership of `report`."""
         self._execution = execution
         self.pid = pid
-        self.pidfd = pidfd
         self.report = report
 
     def started(self) -> LaunchError | None:
@@ -88,11 +84,10 @@ class Child:
         return self.started()
 
     def close(self) -> None:
-        """Close the descriptors; the process is left alone."""
-        for handle in (self.pidfd, self.report):
-            if handle is not None:
-                handle.close()
-        self.pidfd = self.report = None
+        """Close the descriptor; the process is left alone."""
+        if self.report is not None:
+            self.report.close()
+            self.report = None
 
 
 def spawn(execution: Execution, fds: Sequence[int] = ()) -> Child:
@@ -128,8 +123,6 @@ def _spawn(execution: Execution, layout: Layout) -> Child | None:
     moves = [(dup2, *move) for move in layout.moves]
     moves += [(dup2, number, number) for number in layout.kept]
     moves += [(dup2, opening.other, opening.number) for opening in layout.openings]
-    # So that there is a number for the pidfd.
-    reserved = os.eventfd(0) if hasattr(os, "pidfd_open") else -1
     try:
         with _inherited(execution):
             pid = os.posix_spawn(
@@ -144,10 +137,7 @@ def _spawn(execution: Execution, layout: Layout) -> Child | None:
             )
     except (OSError, ValueError, NotImplementedError):
         return None
-    finally:
-        if reserved >= 0:
-            os.close(reserved)
-    return Child(execution, pid, _pidfd(pid), None)
+    return Child(execution, pid, None)
 
 
 _WITHOUT_SIGPIPE = [number for number in SIGNALS if number != signal.SIGPIPE]
@@ -196,15 +186,13 @@ def _fork(execution: Execution, layout: Layout) -> Child:
     todo = actions(execution, layout)
     reader, writer = _pipe(layout.end)
     try:
-        try:
-            pid, pidfd = _divide(todo, writer)
-        finally:
-            os.close(writer)  # first, so that there is a number for the pidfd
-        handle = _pidfd(pid) if pidfd < 0 else OwnedFd(pidfd)
+        pid = _divide(todo, writer)
     except BaseException:
         os.close(reader)
         raise
-    return Child(execution, pid, handle, OwnedFd(reader))
+    finally:
+        os.close(writer)
+    return Child(execution, pid, OwnedFd(reader))
 
 
 def _pipe(first: int) -> tuple[int, int]:
@@ -226,8 +214,8 @@ def _pipe(first: int) -> tuple[int, int]:
     return reader, writer
 
 
-def _divide(todo: Sequence[Action], writer: int) -> tuple[int, int]:
-    """Fork, and return the child's process id, and a pidfd of it or -1.
+def _divide(todo: Sequence[Action], writer: int) -> int:
+    """Fork, and return the child's process id.
 
     No handler of this process runs in the child. Signals that have one are blocked until they have
     their default action there; those that came before are handled here, before the fork.
@@ -238,17 +226,17 @@ def _divide(todo: Sequence[Action], writer: int) -> tuple[int, int]:
     handled = [number for number in SIGNALS if callable(signal.getsignal(number))]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
     try:
-        born = clone() if threading.active_count() == 1 else None
-        if born is None:
-            born = os.fork(), -1
-            if not born[0]:
+        pid = clone() if threading.active_count() == 1 else None
+        if pid is None:
+            pid = os.fork()
+            if not pid:
                 for number in handled:
                     signal.signal(number, signal.SIG_DFL)
-        if not born[0]:
+        if not pid:
             _live(todo, writer)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return born
+    return pid
 
 
 def _live(todo: Sequence[Action], writer: int) -> NoReturn:
@@ -259,24 +247,6 @@ def _live(todo: Sequence[Action], writer: int) -> NoReturn:
         os.write(writer, _REPORT.pack(step.value, number, which))
     finally:
         os._exit(step.value)
-
-
-def _pidfd(pid: int) -> OwnedFd | None:
-    """Return a pidfd of a child, which is its own even if it has ended: nobody has reaped it.
-
-    Raises:
-        OSError: There are too many open files in the system; the child has been killed.
-    """
-    if not hasattr(os, "pidfd_open"):
-        return None
-    try:
-        return OwnedFd(os.pidfd_open(pid))
-    except OSError as error:
-        if error.errno in (errno.ENOSYS, errno.EPERM, errno.EINVAL):
-            return None
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        raise
 
 
 def _failure(execution: Execution, failure: Failure) -> LaunchError:

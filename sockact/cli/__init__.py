@@ -25,8 +25,8 @@ _COMMANDS = {
     "get": "Become a program that inherits sockets from a rendezvous.",
     "list": "List what there is at a rendezvous.",
     "drop": "Have a holder close sets.",
-    "check": "Find faults in socket units.",
-    "show": "Show what socket units say, and where.",
+    "check": "Find faults in units.",
+    "show": "Show what units say, and where.",
 }
 
 
@@ -51,7 +51,7 @@ class _Commands(click.Group):
 @click.command(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Manual: sockact(1), sockact-COMMAND(1), sockact.socket(5), sockact(3).",
+    epilog="Manual: sockact(1), sockact-COMMAND(1), sockact.socket(5), sockact.service(5), sockact(3).",
 )
 @click.version_option(
     __version__, "-V", "--version", prog_name="sockact", message="%(prog)s %(version)s"

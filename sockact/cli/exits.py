@@ -16,15 +16,16 @@ NOT_FOUND = 127
 INTERRUPTED = 130
 
 MEANINGS = {
-    OK: "success; after exec, the status is the program's own",
-    FAILURE: "a listener could not be opened, or another failure at run time",
+    OK: "success; after exec, or run without sockets, the status is the program's own",
+    FAILURE: "a listener could not be opened, a replacement came to nothing, or another failure at"
+    " run time",
     USAGE: "the command line is wrong",
-    NO_INPUT: "there is no such socket unit, or it is masked or unreadable; or no such set",
+    NO_INPUT: "there is no such unit, or it is masked or unreadable; or no such set, or service",
     UNAVAILABLE: "nobody answers at the rendezvous",
     SOFTWARE: "an error in sockact itself; SOCKACT_DEBUG=1 shows where",
     TEMPORARY: "the owner of the rendezvous was busy, or had no room, until the timeout",
     NO_PERMISSION: "no permission at the rendezvous, by its path or owner, or that is not trusted",
-    CONFIG: "a socket unit is refused",
+    CONFIG: "a unit is refused",
     NOT_EXECUTABLE: "the program exists but cannot be executed",
     NOT_FOUND: "there is no such program",
     INTERRUPTED: "interrupted by SIGINT before the program was started",

@@ -19,7 +19,7 @@ The processes stay. sockact replace starts new ones.
 @click.command(
     help=_HELP,
     short_help="Have services read their configuration again.",
-    epilog="Manual: sockact-run(1).",
+    epilog="Manual: sockact-reload(1).",
 )
 @control.options
 def command(*, words: tuple[str, ...], **given: Any) -> None:

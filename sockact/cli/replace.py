@@ -24,7 +24,7 @@ PATH is its rendezvous; without, that of the only sockact run of this user.
 @click.command(
     help=_HELP,
     short_help="Replace services of a running sockact run.",
-    epilog="Manual: sockact-run(1).",
+    epilog="Manual: sockact-replace(1).",
 )
 @control.options
 @click.option("--wait", is_flag=True, help="Wait until the old processes have ended, too.")

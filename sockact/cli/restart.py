@@ -19,7 +19,7 @@ Nobody serves in between; connections wait. sockact replace leaves no such gap.
 @click.command(
     help=_HELP,
     short_help="Stop and start services of a running sockact run.",
-    epilog="Manual: sockact-run(1).",
+    epilog="Manual: sockact-restart(1).",
 )
 @control.options
 def command(*, words: tuple[str, ...], **given: Any) -> None:

@@ -18,7 +18,7 @@ Start services, or socket units; without a name, every service.
 @click.command(
     help=_HELP,
     short_help="Start services of a running sockact run.",
-    epilog="Manual: sockact-run(1).",
+    epilog="Manual: sockact-start(1).",
 )
 @control.options
 def command(*, words: tuple[str, ...], **given: Any) -> None:

@@ -25,7 +25,7 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 @click.command(
     help=_HELP,
     short_help="Show what a running sockact run runs.",
-    epilog="Manual: sockact-run(1).",
+    epilog="Manual: sockact-status(1).",
 )
 @control.options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; with --watch, a line each time.")

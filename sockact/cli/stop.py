@@ -21,7 +21,7 @@ listening, stop the socket unit.
 @click.command(
     help=_HELP,
     short_help="Stop services of a running sockact run.",
-    epilog="Manual: sockact-run(1).",
+    epilog="Manual: sockact-stop(1).",
 )
 @control.options
 def command(*, words: tuple[str, ...], **given: Any) -> None:

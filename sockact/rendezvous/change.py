@@ -106,8 +106,8 @@ class Change:
             whole.append(entry)
             if id(entry) not in fresh:
                 old = self._old(entry)
-                if old is not None:
-                    cleanups.append(adapt(number, listener, old, spec, warn))
+                if old is not None and (made := adapt(number, listener, old, spec, warn)):
+                    cleanups.append(made)
                 entry.name, entry.listener = listener.name, listener
         # What undoes the opening of either goes along.
         for source in (self._sockets, new):

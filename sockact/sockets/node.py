@@ -27,6 +27,10 @@ class Made:
         self._aside: list[tuple[str, str]] = []
         self._pid = os.getpid()
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to remove."""
+        return bool(self._nodes or self._directories or self._queues or self._aside)
+
     def node(self, path: str) -> None:
         """Remember a node just made."""
         info = os.lstat(path)

@@ -142,8 +142,7 @@ class Life:
         self._until: float | None = None
         self._guard: float | None = None
         self._watchdog = plan.watchdog
-        self._up_since: float | None = None
-        self._reload_began = 0.0
+        self._up_since = self._reload_began = 0.0
         self._acts: list[Act] = []
 
     # --- what it is told --------------------------------------------------------------------------
@@ -245,10 +244,9 @@ class Life:
             return ()
         self.said = True
         self._last_word = "reloaded" if self._last_word == "reloading" else "ready"
-        waits = self.state is _S.START and self.plan.type in _NOTIFIES
-        if waits or self.state is _S.RELOAD_NOTIFY:
-            return self._happens(_H.READY, now)
-        return ()
+        if self.state is _S.START and self.plan.type not in _NOTIFIES:
+            return ()
+        return self._happens(_H.READY, now)
 
     def said_reloading(self, now: float, *, began: float | None = math.inf) -> Sequence[Act]:
         """Hear ``RELOADING=1``.
@@ -413,15 +411,14 @@ class Life:
         self.ready = self.said = False
         self.restarts = True
         self._last_word = ""
-        self._watchdog, self._up_since = self.plan.watchdog, None
+        self._watchdog = self.plan.watchdog
 
     def _up(self, now: float) -> tuple[Instance, bool]:
         """Return what it is when it has started, and whether it stops by itself."""
         if self.result != SUCCESS:
             return _S.STOP_SIGTERM, False
-        self.ready = True
-        if self._up_since is None:
-            self._up_since = now
+        if not self.ready:
+            self.ready, self._up_since = True, now
         if not self.main:
             return (_S.EXITED if self.plan.remains else _S.STOP), False
         if self._last_word == "stopping":
@@ -435,7 +432,7 @@ class Life:
         """Set the time that this state may take."""
         plan, begins, limit = self.plan, now, self.plan.stop
         if self.state is _S.RUNNING:
-            begins, limit = self._up_since or now, plan.runtime
+            begins, limit = self._up_since, plan.runtime
         elif self.state is _S.STOP_WATCHDOG:
             limit = plan.abort
         elif self.state in IS_STARTING or self.state in _RELOADS:

@@ -380,6 +380,7 @@ class SocketUnit:
             self._trigger.trigger(self)
 
     def _limit_hit(self, now: float) -> None:
+        self.refused += 1
         recovers = self.life.rules.recovers
         rest = "" if recovers is None else f"; listens again in {recovers:g} s"
         self._complain(f"{LIMIT_HIT}: its service was started too often{rest}")
@@ -394,7 +395,6 @@ class SocketUnit:
         if accepted is None:
             return
         if not self.life.allows(now):
-            self.refused += 1
             accepted.close()
             self._limit_hit(now)
             return

@@ -104,6 +104,11 @@ class Manager:
             unit, number = token
             unit.seen(number, event)
 
+    def busy_service(self, unit: SocketUnit) -> str:
+        """Return the service of a unit if it runs, which keeps the unit from being started."""
+        service = self.services.get(unit.service)
+        return service.name if service is not None and service.is_busy else ""
+
     # --- what services get ------------------------------------------------------------------------
 
     def units_of(self, service: str) -> list[SocketUnit]:
@@ -169,8 +174,9 @@ class Manager:
         why = service.start()
         if why:
             unit.do(unit.life.refused(why, now))
-        else:
-            unit.do(unit.life.has_triggered(now))
+            return
+        unit.do(unit.life.has_triggered(now))
+        self._follow_service(unit)  # its program may not even have begun
 
     def _conflicting(self, service: Service) -> list[Service]:
         return [

@@ -18,6 +18,7 @@ from sockact.activation.execution import (
     How,
     Limit,
     Stdio,
+    Step,
     Stream,
     StreamFile,
 )
@@ -37,6 +38,7 @@ OURS = (
 )  # fmt: skip
 """Variables that say something to one process only, and so are not passed on."""
 
+_FILE, _STEP = "EnvironmentFile=", "environment"
 _FILES = {"file": How.WRITE, "append": How.APPEND, "truncate": How.TRUNCATE}
 
 
@@ -199,7 +201,7 @@ class Preparer:
         for entry in self.spec.get(d.ENVIRONMENT_FILE):
             paths = sorted(glob.glob(entry.path)) if glob.has_magic(entry.path) else [entry.path]
             if not paths and not entry.optional:
-                raise LaunchError(entry.path, errno.ENOENT, "EnvironmentFile=: no such file")
+                raise LaunchError(entry.path, errno.ENOENT, f"{_FILE}: no such file", _STEP)
             for path in paths:
                 try:
                     with open(path, "rb") as file:
@@ -210,7 +212,7 @@ class Preparer:
                         continue
                     reason = getattr(error, "strerror", None) or str(error)
                     number = getattr(error, "errno", None) or errno.EINVAL
-                    raise LaunchError(path, number, f"EnvironmentFile=: {reason}") from None
+                    raise LaunchError(path, number, f"{_FILE}: {reason}", _STEP) from None
 
     def _limits(self) -> tuple[Limit, ...]:
         limits = ((name, self.spec.get(row)) for name, row in d.LIMITS.items())
@@ -254,10 +256,14 @@ class Preparer:
                     self.spec.name,
                     errno.EINVAL,
                     f"a standard stream can be one socket, and there are {len(sockets)}",
+                    "stdin",
+                    int(Step.STDIN.value),
                 )
             return len(given.fds) - 1
         if name not in sockets:
-            raise LaunchError(self.spec.name, errno.ENOENT, f"there is no socket named {name!r}")
+            text = f"there is no socket named {name!r}"
+            status = int(Step.DESCRIPTORS.value)
+            raise LaunchError(self.spec.name, errno.ENOENT, text, "descriptors", status)
         index = sockets.index(name)
         if self.spec.get(d.STANDARD_INPUT).kind == "socket":
             return len(given.fds) - given.sockets + index

@@ -399,6 +399,7 @@ class Service:
                 self._settle(self.current)
             self._tell()
             return "service-start-limit-hit"
+        self.result = SUCCESS
         waiting = [slot for slot in self._due if slot != _ANEW]
         self._due.clear()
         self.stopping = False
@@ -615,6 +616,7 @@ class Service:
         return False
 
     def _start_again(self, slots: Sequence[int]) -> None:
+        self.result = SUCCESS
         self.restarts += 1
         log(logging.INFO, self.name, f"started again, for the {ordinal(self.restarts)} time")
         for slot in slots:

@@ -137,7 +137,7 @@ class Responder:
         def start(service: Service) -> str:
             return service.start()
 
-        self._each(names, start, lambda unit: unit.start(), answer)
+        self._each(names, start, lambda unit: unit.start(), answer, starts=True)
 
     def _stop(self, names: Sequence[str], _arguments: Mapping[str, object], answer: Reply) -> None:
         def stop(service: Service) -> str:
@@ -172,6 +172,7 @@ class Responder:
         unit_does: Callable[[SocketUnit], None] | None,
         answer: Reply,
         *,
+        starts: bool = False,
         settles: bool = False,
     ) -> None:
         manager = self._supervisor.manager
@@ -189,6 +190,9 @@ class Responder:
                 why = service_does(manager.services[name])
             elif name in manager.units and unit_does is not None:
                 unit = manager.units[name]
+                if starts and not unit.life.is_open and (busy := manager.busy_service(unit)):
+                    problems.append(f"{name}: {busy} runs already; stop it first")
+                    continue
                 unit_does(unit)
                 why = unit.problem if unit.life.state.value == "failed" else ""
             elif name in manager.instances and settles:

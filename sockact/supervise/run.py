@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import time
+import weakref
 from collections.abc import Callable, Sequence
 
 from sockact import service_directives as d
@@ -41,6 +42,7 @@ from sockact.supervise.tables import Unit
 
 _FAULTS_MAX = 100
 _LONGEST, _MARGIN = 3600.0, 10.0
+_ENDS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 _BEGUN = (Unit.START_OPEN, Unit.DEAD, Unit.FAILED)
 FORWARDED = ("SIGUSR1", "SIGUSR2", "SIGWINCH")
 
@@ -90,7 +92,7 @@ class Supervisor:
         self._told_ready = False
         self._wants_end = False
         self._out_of_step = False
-        self._mirrored: list[Service] = []
+        self._mirrored: weakref.WeakSet[Service] = weakref.WeakSet()
         self._has_changed = True
         self._faults = 0
         self._successor = ""
@@ -412,7 +414,7 @@ class Supervisor:
         tenure, name = self.tenure, service.name
         if tenure is None or service in self._mirrored:
             return
-        self._mirrored.append(service)
+        self._mirrored.add(service)
 
         def added(one: Stored) -> None:
             with contextlib.suppress(OSError):
@@ -569,6 +571,8 @@ class Supervisor:
         let_go(self._rest)
         self.house.children.close()
         if self.signals is not None:
+            # What comes now changes nothing any more, and above all not the exit status.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
             self.signals.close()
         self.reactor.close()
 
@@ -590,9 +594,8 @@ class Supervisor:
 
 
 def _wait_for_signal() -> None:
-    ends = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, {*ends, signal.SIGCHLD})
-    while signal.sigwait({*ends, signal.SIGCHLD}) == signal.SIGCHLD:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    while signal.sigwait({*_ENDS, signal.SIGCHLD}) == signal.SIGCHLD:
         for _ in reap():
             pass
 

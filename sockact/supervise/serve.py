@@ -9,9 +9,10 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 
 from sockact import service_directives as d
+from sockact.activation.execution import Step
 from sockact.activation.hear import Ear, Heard
 from sockact.activation.message import Access, Message, accepts
-from sockact.errors import SockactError
+from sockact.errors import CredentialsError, LaunchError, SockactError
 from sockact.rendezvous.react import READ
 from sockact.spec import INFINITY, ServiceSpec
 from sockact.supervise import family
@@ -278,8 +279,10 @@ class Running:
             main = self._spawn(command, given, self._main_executed, self._main_ended, main=True)
         except (SockactError, OSError) as error:
             self._complain(str(error))
-            self.exit = None
-            self._acts += self.life.main_ended("resources", self._house.now())
+            status = _status_of(error)
+            self.exit = None if status is None else Exit(status)
+            result = "resources" if status is None else "exit-code"
+            self._acts += self.life.main_ended(result, self._house.now())
             return
         finally:
             given.close()
@@ -544,6 +547,16 @@ class Running:
     def close(self) -> None:
         """Let go of everything; its processes are left alone."""
         self._end()
+
+
+def _status_of(error: Exception) -> int | None:
+    """Return the status with which a process would have ended that failed at this."""
+    match error:
+        case LaunchError():
+            return error.status or None
+        case CredentialsError():
+            return int(Step.USER.value)
+    return None
 
 
 def _result(how: Exit, *, clean: bool) -> str:

@@ -10,7 +10,16 @@ Source: src/core/service.c and src/core/socket.c in systemd.
 import enum
 
 
-class Instance(enum.Enum):
+class _Sign(enum.Enum):
+    """One of a few things, each itself only: they are looked up all the time.
+
+    Python's own hash of a member is that of its name, worked out anew for each look.
+    """
+
+    __hash__ = object.__hash__
+
+
+class Instance(_Sign):
     """Where one instance of a service stands."""
 
     DEAD = "dead"
@@ -33,7 +42,7 @@ class Instance(enum.Enum):
     FAILED = "failed"
 
 
-class Happens(enum.Enum):
+class Happens(_Sign):
     """What can happen to an instance."""
 
     START = "it is told to start"
@@ -161,7 +170,7 @@ IS_FINAL = frozenset([_I.FINAL_SIGTERM, _I.FINAL_SIGKILL, *IS_OVER])
 """From here on a socket unit takes its service for stopped."""
 
 
-class Unit(enum.Enum):
+class Unit(_Sign):
     """Where a socket unit stands."""
 
     DEAD = "dead"
@@ -181,7 +190,7 @@ class Unit(enum.Enum):
     FAILED = "failed"
 
 
-class Occurs(enum.Enum):
+class Occurs(_Sign):
     """What can happen to a socket unit."""
 
     START = "it is told to start"

@@ -35,7 +35,7 @@ def own_path(environ: Mapping[str, str]) -> str | None:
 
 
 def paths(environ: Mapping[str, str]) -> list[str]:
-    """Return the paths of the supervisors of this user that live; those of dead ones are removed."""
+    """Return the paths of this user's supervisors that live; those of dead ones are removed."""
     directory = runtime_directory(environ)
     if directory is None:
         return []

@@ -136,7 +136,11 @@ class InstanceWorld(World):
     def key(self) -> tuple[object, ...]:
         """Return all that what comes depends on."""
         life = self.life
-        times = (life._until, life._guard, life._up_since if life.plan.runtime else None)
+        times = (
+            life._until,
+            life._guard,
+            life._up_since if life.plan.runtime and life.ready else None,
+        )
         return (
             life.state, life.result, life.reload_result, life.ready, life.said, life.restarts,
             life._index, life._main_index, life._command, life._forgotten, life._last_word,

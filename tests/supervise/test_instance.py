@@ -637,6 +637,13 @@ class TestStop:
         assert play("said_stopping") == ""
         assert play("done") == ":stop-sigterm"
 
+    @pytest.mark.parametrize("how", ["done exit-code", "late"])
+    def test_stopping_while_a_reload_fails(self, how: str) -> None:
+        """It counts, too, if the reload has come to nothing."""
+        play = Play("notify", ExecReload="x")
+        play("start", "said_ready", "reload", "said_stopping")
+        assert (play.late() if how == "late" else play(how)).endswith(":stop-sigterm")
+
     def test_stopping_is_the_last_word(self) -> None:
         """Who has said that it ends, is not ready any more, and reloads nothing."""
         play = Play("notify")
