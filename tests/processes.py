@@ -30,7 +30,14 @@ def adopt_orphans() -> None:
 
 
 def children(pid: int) -> set[int]:
-    """Return the children of all threads of a process, zombies included; none if it is gone."""
+    """Return the children of all threads of a process, zombies included; none if it is gone.
+
+    The kernel may skip one if another ends just then (fs/proc/array.c): so it is asked twice.
+    """
+    return _children(pid) | _children(pid)
+
+
+def _children(pid: int) -> set[int]:
     found: set[int] = set()
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):

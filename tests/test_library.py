@@ -75,7 +75,12 @@ def test_without_supervisor(short_dir: Path) -> None:
     text = "[Socket]\nListenStream=@x1\nMaxConnections=64\nTriggerLimitBurst=3\nRemoveOnStop=yes\n"
     said = sockact.load(_unit(short_dir, text)).without_supervisor()
     assert [d.origin.line for d in said] == [4, 5]
+    assert all(d.message.endswith("; sockact run honours it") for d in said)
     assert not sockact.load(_unit(short_dir, text)).accepts
+    # exec stays for Accept=yes, a holder does not.
+    each = sockact.load(_unit(short_dir, text + "Accept=yes\n"))
+    assert each.without_supervisor() == []
+    assert [d.origin.line for d in each.without_supervisor("hold")] == [4, 6]
 
 
 def test_renamed() -> None:

@@ -51,7 +51,8 @@ def test_json(tmp_path: Path) -> None:
     ("text", "status", "said"),
     [
         ("[Socket]\nListenStream=1\n", 0, ""),
-        ("[Socket]\nListenStream=1\nAccept=yes\n", 0, ":3:1: note: Accept="),
+        ("[Socket]\nListenStream=1\nFlushPending=yes\n", 0, ":3:1: note: FlushPending="),
+        ("[Socket]\nListenStream=1\nAccept=yes\nMaxConnections=3\n", 0, ""),
         ("[Socket]\nListenStream=1\nBacklog=x\n", 1, ":3:9: warning: Backlog="),
         ("[Socket]\nListenStream=x\n", 78, "error: no listener left"),
         ("[Socket\n", 78, ":1:1: error: invalid section header"),
@@ -105,9 +106,12 @@ def test_explain() -> None:
     done = run("check", "--explain", "DeferAcceptSec")
     assert done.stdout.startswith("DeferAcceptSec=\n  Wakes the program only when data has arrived")
     assert "  call:         SOL_TCP TCP_DEFER_ACCEPT\n" in done.stdout
-    known = json.loads(run("check", "--json", "--explain", "Accept=").stdout)
-    assert known["name"] == "Accept"
+    known = json.loads(run("check", "--json", "--explain", "FlushPending=").stdout)
+    assert known["name"] == "FlushPending"
+    assert known["acts"] == "by sockact run, or by systemd"
     assert known["under exec"].startswith("no effect")
+    known = json.loads(run("check", "--json", "--explain", "Accept").stdout)
+    assert known["under exec"].startswith("honoured")
 
 
 def test_show(tmp_path: Path) -> None:
