@@ -389,6 +389,7 @@ MAY_IMPORT = {
         "rendezvous.take",
         "rendezvous.takeover",
         "rendezvous.talk",
+        "sockets.adapt",
         "sockets.bind",
         "sockets.node",
         "sockets.resolve",

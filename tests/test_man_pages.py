@@ -1,6 +1,7 @@
 """The manual against the program: whatever one has, the other says."""
 
 import inspect
+import json
 import re
 import shutil
 import subprocess
@@ -18,8 +19,12 @@ from sockact.cli import exits, group
 from sockact.directives import TABLE
 from sockact.rendezvous.messages import MESSAGES
 from sockact.rendezvous.wire import HEADER, decode
+from sockact.supervise.prepare import OURS
+from sockact.supervise.run import FORWARDED
 from sockact.unitfile.listen import SCHEMES
-from tests import manual, manual_rendezvous
+from sockact.unitfile.readiness import parse_readiness
+from tests import manual, manual_rendezvous, manual_run
+from tests.supervise.supervisors import supervisor
 
 MAN = Path(__file__).resolve().parent.parent / "man"
 
@@ -109,6 +114,58 @@ def test_rendezvous(block: str) -> None:
     text = page("sockact-rendezvous.7")
     written = text.partition(manual.begin(block))[2].partition(manual.END)[0]
     assert written == manual_rendezvous.BLOCKS[block]()
+
+
+@pytest.mark.parametrize("block", manual_run.BLOCKS)
+def test_run(block: str) -> None:
+    """The page of run has the life of a socket unit as its table has it; see tests/manual_run.py."""
+    text = page("sockact-run.1")
+    written = text.partition(manual.begin(block))[2].partition(manual.END)[0]
+    assert written == manual_run.BLOCKS[block]()
+
+
+def test_environment_of_services() -> None:
+    """The page of run names each variable that services do not inherit."""
+    section = page("sockact-run.1").partition(".Sh ENVIRONMENT")[2].partition(".Sh ")[0]
+    named = set(re.findall(r"[A-Z][A-Z_]+", section))
+    assert set(OURS) <= named | {"LISTEN_PIDFDID"}
+
+
+def test_signals_of_run() -> None:
+    """And each signal that is passed on."""
+    section = page("sockact-run.1").partition(".Sh SIGNALS")[2].partition(".Sh ")[0]
+    assert f".It Dv {' , '.join(FORWARDED)}\nPassed on" in section
+
+
+def test_readiness() -> None:
+    """And each form of readiness, which are the ones that are read."""
+    section = page("sockact-run.1").partition(".Sh READINESS")[2].partition(".Sh ")[0]
+    forms = re.findall(r"^\.It Li ([a-z]+:?)", section, re.MULTILINE)
+    with pytest.raises(ValueError, match="must be") as error:
+        parse_readiness("x")
+    known = re.findall(r"[a-z]+:?(?=[ ,A-Z]|$)", str(error.value).partition("must be ")[2])
+    assert forms == [one for one in known if one != "or"]
+
+
+def _members(value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield name
+            yield from _members(member)
+    elif isinstance(value, list):
+        for member in value:
+            yield from _members(member)
+
+
+def test_members_of_status(short_dir: Path) -> None:
+    """The page of status names each member of the JSON, and no other."""
+    command = ["--listen", f"web=unix:{short_dir}/s", "--", "sleep", "100"]
+    with supervisor(short_dir, *command) as run:
+        report = run.report()
+    section = page("sockact-status.1").partition(".Sh JSON")[2].partition("States and results")[0]
+    lines = re.findall(r"^\.(?:It )?Li (.*)$", section, re.MULTILINE)
+    named = {name for line in lines for name in re.findall(r"[a-z_]+", line)}
+    assert named == set(_members(json.loads(json.dumps(report))))
 
 
 def test_every_message_is_told() -> None:

@@ -186,7 +186,7 @@ def _fork(execution: Execution, layout: Layout) -> Child:
     todo = actions(execution, layout)
     reader, writer = _pipe(layout.end)
     try:
-        pid = _divide(todo, writer)
+        pid = _divide(todo, reader, writer)
     except BaseException:
         os.close(reader)
         raise
@@ -214,7 +214,7 @@ def _pipe(first: int) -> tuple[int, int]:
     return reader, writer
 
 
-def _divide(todo: Sequence[Action], writer: int) -> int:
+def _divide(todo: Sequence[Action], reader: int, writer: int) -> int:
     """Fork, and return the child's process id.
 
     No handler of this process runs in the child. Signals that have one are blocked until they have
@@ -233,6 +233,7 @@ def _divide(todo: Sequence[Action], writer: int) -> int:
                 for number in handled:
                     signal.signal(number, signal.SIG_DFL)
         if not pid:
+            os.close(reader)  # it may need the number
             _live(todo, writer)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

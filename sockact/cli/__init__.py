@@ -51,7 +51,8 @@ class _Commands(click.Group):
 @click.command(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Manual: sockact(1), sockact-COMMAND(1), sockact.socket(5), sockact.service(5), sockact(3).",
+    epilog="Manual: sockact(1), sockact-COMMAND(1), sockact.socket(5), sockact.service(5),"
+    " sockact(3).",
 )
 @click.version_option(
     __version__, "-V", "--version", prog_name="sockact", message="%(prog)s %(version)s"

@@ -54,6 +54,7 @@ def serve(chosen: definitions.Definitions, runs: program.Program, **given: Any) 
         runs: The command, if there is one.
         given: The options of ``sockact run``; those that are left out have their defaults.
     """
+    _open_standard_streams()
     given = {**_DEFAULTS, **given}
     gc.enable()  # a launcher lives without a collector, but a supervisor lives for years
     gathering = Gathering(chosen, runs, given)
@@ -73,6 +74,13 @@ def serve(chosen: definitions.Definitions, runs: program.Program, **given: Any) 
         status = supervisor.run()
     if status != exits.OK:
         click.get_current_context().exit(status)
+
+
+def _open_standard_streams() -> None:
+    """Give descriptors 0 to 2 a meaning if they have none, so that no other file becomes them."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(fd, True)
+    os.close(fd)
 
 
 class Gathering:

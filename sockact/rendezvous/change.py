@@ -4,7 +4,6 @@ What stays is the very same descriptor, which loses no client; what is new is op
 anything that is not wanted any more is let go.
 """
 
-import contextlib
 import os
 from collections.abc import Sequence
 from functools import partial
@@ -18,7 +17,7 @@ from sockact.rendezvous.manifest import Manifest
 from sockact.rendezvous.match import pair
 from sockact.rendezvous.takeover import Tenure
 from sockact.rendezvous.talk import close_all
-from sockact.sockets.adapt import adapt
+from sockact.sockets.adapt import adapt, note
 from sockact.sockets.bind import open_specs, warn_by_default
 from sockact.sockets.node import Made
 from sockact.sockets.socketset import NamedSocket, SocketSet
@@ -130,10 +129,7 @@ class Change:
         for entry in self.dropped:
             spec = self._old(entry)
             if entry.listener and spec is not None and spec.get(directives.REMOVE_ON_STOP):
-                address = str(entry.listener.address)
-                if address.startswith("/"):
-                    with contextlib.suppress(OSError):
-                        made.node(address)
+                note(made, spec, entry.listener)
         dropped.on_close(partial(made.remove, directories=False), only_if_discarded=False)
         return dropped
 

@@ -4,7 +4,6 @@ All or nothing: if something cannot be opened, what was opened is undone, and wh
 goes on as if nobody had asked.
 """
 
-import contextlib
 import os
 from collections.abc import Callable, Container, Sequence
 
@@ -21,12 +20,13 @@ from sockact.rendezvous.react import Reactor
 from sockact.rendezvous.take import as_set, holdings, take
 from sockact.rendezvous.takeover import Tenure
 from sockact.rendezvous.talk import close_all
+from sockact.sockets.adapt import note
 from sockact.sockets.bind import has_ipv6, open_specs
 from sockact.sockets.node import Made
 from sockact.sockets.resolve import resolve_spec
 from sockact.sockets.socketset import NamedSocket, SocketSet
 from sockact.sockets.task import Warn
-from sockact.spec import Origin, Setting, SocketSpec
+from sockact.spec import ListenerSpec, Origin, Setting, SocketSpec
 
 
 @attrs.frozen
@@ -73,16 +73,15 @@ class _Furnished:
         self.sockets = SocketSet()
         self.rows = Manifest()
         self.dropped: list[OwnedFd] = []
-        self.nodes: list[str] = []
+        self.removed: list[tuple[SocketSpec, ListenerSpec]] = []
 
     def remove_on_stop(self, tenure: Tenure) -> None:
         """Remove the nodes of units with RemoveOnStop=yes, taken ones too, when nobody follows."""
-        if not self.nodes:
+        if not self.removed:
             return
         made = Made()
-        for path in self.nodes:
-            with contextlib.suppress(FileNotFoundError):
-                made.node(path)
+        for spec, listener in self.removed:
+            note(made, spec, listener)
 
         def remove() -> None:
             if tenure.has_led and not tenure.failure:
@@ -129,12 +128,12 @@ def _furnish(
     furnished.sockets.extend(opened)
     furnished.rows = Manifest.joined(rows or [Manifest()])
     furnished.dropped = [handles[index] for index in unwanted]
-    furnished.nodes = [
-        str(listener.address)
+    furnished.removed = [
+        (spec, listener)
         for spec in specs
         if spec.get(directives.REMOVE_ON_STOP)
         for listener in spec.listeners
-        if id(listener) not in missing and str(listener.address).startswith("/")
+        if id(listener) not in missing
     ]
     return furnished
 

@@ -69,18 +69,20 @@ class Acceptor:
         Raises:
             OSError: `fd` is no open socket.
         """
-        sock = borrowed(fd)
-        try:
-            kind = Kind.SEQPACKET if sock.type == _socket.SOCK_SEQPACKET else Kind.STREAM
-            self._family = int(sock.family)
-            # Systemd tries every option on every family; a family of connections differs from
-            # its listener's in nothing.
-            self._plan = make_plan(spec, kind, self._family)
-        finally:
-            sock.detach()
         self._fd = fd
+        self._listener = sock = borrowed(fd)
+        kind = Kind.SEQPACKET if sock.type == _socket.SOCK_SEQPACKET else Kind.STREAM
+        self._family = int(sock.family)
+        # Systemd tries every option on every family; a family of connections differs from
+        # its listener's in nothing.
+        self._plan = make_plan(spec, kind, self._family)
         self._blocking = blocking
         self._task = Task(spec, warn)
+
+    def __del__(self) -> None:
+        """Leave the listener to its owner."""
+        if hasattr(self, "_listener"):
+            self._listener.detach()
 
     def accept(self) -> Accepted | None:
         """Take a connection, if one waits; never wait for one.
@@ -94,15 +96,19 @@ class Acceptor:
                 there is no room for a connection (EMFILE, ENFILE, ENOBUFS, ENOMEM).
         """
         try:
-            sock = nowait.accept(self._fd)
+            if os.get_blocking(self._fd):
+                sock = nowait.accept(self._fd)
+            else:
+                sock, _ = self._listener.accept()
         except OSError as error:
             if error.errno in TRANSIENT:
                 return None
             raise
         try:
             set_late(sock, self._plan, self._task)
-            sock.setblocking(self._blocking)
-            caller = _look(sock)
+            if not self._blocking or sock.gettimeout() is not None:
+                sock.setblocking(self._blocking)
+            caller = _look(sock, self._family)
         except OSError as error:
             sock.close()
             if error.errno in GONE:
@@ -114,21 +120,21 @@ class Acceptor:
         return Accepted(OwnedFd(sock.detach()), caller)
 
 
-def _look(sock: _socket.socket) -> Caller:
+def _look(sock: _socket.socket, family: int) -> Caller:
     """Ask the kernel for all that it knows of a connection."""
-    family, cookie = int(sock.family), None
+    cookie = None
     local, remote = _end(sock.getsockname()), _end(sock.getpeername())
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # Linux 4.12
-            cookie = _cookie(sock)
+            cookie = _cookie(sock, family)
     if family != _socket.AF_UNIX:
         return Caller(family, local, remote, cookie)
     peer = peer_of(sock)
     return Caller(family, local, remote, cookie, peer.pid, peer.uid, _pidfd_id(sock))
 
 
-def _cookie(sock: _socket.socket) -> int:
-    if sock.family == _AF_VSOCK:
+def _cookie(sock: _socket.socket, family: int) -> int:
+    if family == _AF_VSOCK:
         # Python reads every option of a vsock socket as 64 bits, and no other way.
         return sock.getsockopt(_socket.SOL_SOCKET, _SO_COOKIE)
     return int.from_bytes(sock.getsockopt(_socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)

@@ -1,5 +1,6 @@
 """A listener that stays open while its definition changes: what can be set on it is set."""
 
+import contextlib
 import os
 import socket as _socket
 import stat
@@ -39,8 +40,8 @@ def adapt(fd: int, listener: ListenerSpec, old: SocketSpec, new: SocketSpec, war
         warn: Called with a line for each thing that stays, or that could not be set.
 
     Returns:
-        The node, and links that were made, if they are to be removed with the listener and were
-        not before (RemoveOnStop=).
+        The node and its links, if they are to be removed with the listener (RemoveOnStop=) and
+        were not before.
     """
     adapted = _Adapted(fd, listener, old, new, warn)
     if listener.kind in _SOCKETS:
@@ -160,13 +161,17 @@ class _Adapted:
         if had and not removes:
             self._stays([d.REMOVE_ON_STOP.name])
         elif removes and not had:
-            _note(self.made, address)
+            note(self.made, self._new, self._listener)
 
 
-def _note(made: Made, path: str) -> None:
-    try:
-        mode = os.lstat(path).st_mode
-    except OSError:
-        return
-    if stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):
-        made.node(path)
+def note(made: Made, spec: SocketSpec, listener: ListenerSpec) -> None:
+    """Remember what goes with a listener though others have made it: its node, and links to it."""
+    path, address = str(listener.address), listener.address
+    if listener.kind is Kind.MQUEUE:
+        made.queue(path)
+    elif listener.kind is Kind.FIFO or (isinstance(address, UnixAddress) and not address.abstract):
+        for one in (path, *spec.get(d.SYMLINKS)):
+            with contextlib.suppress(OSError):
+                mode = os.lstat(one).st_mode
+                if stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode) or os.readlink(one) == path:
+                    made.node(one)

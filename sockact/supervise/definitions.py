@@ -69,7 +69,9 @@ class Definitions:
         inet = all(isinstance(one.address, InetAddress) for one in unit.spec.listeners)
         if copies <= 1 or not inet or not unit.spec.get(directives.REUSE_PORT):
             return unit
-        spec = attrs.evolve(unit.spec, listeners=unit.spec.listeners * copies)
+        # Each is told from the others by being another object.
+        listeners = [attrs.evolve(one) for _ in range(copies) for one in unit.spec.listeners]
+        spec = attrs.evolve(unit.spec, listeners=tuple(listeners))
         return attrs.evolve(unit, spec=spec, copies=copies)
 
     def triggering(self, service: str) -> list[str]:

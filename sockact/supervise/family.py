@@ -15,7 +15,9 @@ import functools
 import os
 import signal
 import sys
-from collections.abc import Container, Iterator, Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
 import attrs
@@ -118,6 +120,17 @@ def _children(pid: int) -> list[int]:
     return found
 
 
+def _own_children() -> list[int]:
+    """Return the children of this process, zombies included.
+
+    None ends before this process has reaped it, so with one thread one look is enough.
+    """
+    me = os.getpid()
+    if threading.active_count() > 1:
+        return _children(me)
+    return [*map(int, _read(f"/proc/self/task/{me}/children", 1 << 30).split())]
+
+
 @functools.cache
 def _has_children_file() -> bool:
     """Whether the kernel lists children (CONFIG_PROC_CHILDREN)."""
@@ -157,7 +170,7 @@ class Family(AsValue):
     main: int
     session: int
     control: int = 0
-    others: Container[int] = ()
+    others: AbstractSet[int] = frozenset()
 
     def members(self) -> set[int]:
         """Return its processes that are alive; zombies are not.
@@ -182,24 +195,26 @@ def _scan(family: Family) -> dict[int, _Found]:
     """Find the members, dead ones that were not reaped included."""
     me = os.getpid()
     tree = None if _has_children_file() else _tree()
-    session = 0 if _is_strange(family) else family.session
     found: dict[int, _Found] = {}
-    seen: set[int] = set()
+    named = {family.main, family.control}
+    seen = set(family.others - named)
 
     def children(pid: int) -> list[int]:
-        return _children(pid) if tree is None else tree.get(pid, [])
+        if tree is not None:
+            return tree.get(pid, [])
+        return _own_children() if pid == me else _children(pid)
 
     def belongs(pid: int) -> bool:
-        if pid in (family.main, family.control):
+        if pid in named:
             return True
-        if pid in family.others:
-            return False
         stat = _stat(pid)
         if stat is None or not stat.alive:
             return False
-        return (session and stat.session == session) or _has_id(pid, family.invocation_id)
+        in_session = family.session and stat.session == family.session and not _is_strange(family)
+        return bool(in_session) or _has_id(pid, family.invocation_id)
 
     # An orphan whose parent ends meanwhile comes to us behind our back: until nobody new has come.
+    # Each member descends from one that is our child by now, so if nobody is there, nobody comes.
     while fresh := [pid for pid in children(me) if pid not in seen]:
         seen.update(fresh)
         todo = [(pid, True) for pid in fresh if belongs(pid)]

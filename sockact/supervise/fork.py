@@ -1,7 +1,8 @@
 """The processes that were started here, from their start until they are reaped."""
 
 import os
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 
 from sockact.activation.execution import Execution
 from sockact.activation.spawn import Child, spawn
@@ -28,12 +29,15 @@ class Process:
         self.failure: LaunchError | None = None
         self._child = child
         self._executed = executed
-        self._told = False
+        self._told = child.report is None
         self.ended = ended
 
     @property
     def report(self) -> int | None:
-        """The descriptor on which the child tells what became of execve(2), until it has."""
+        """The descriptor on which the child tells what became of execve(2), until it has.
+
+        None from the beginning where it is known that it runs its program.
+        """
         return None if self._child.report is None else self._child.report.fileno()
 
     def hear(self, reactor: Reactor) -> None:
@@ -53,15 +57,6 @@ class Process:
         self._child.close()
 
 
-class _Others:
-    def __init__(self, processes: Container[int], own: Container[int]) -> None:
-        self._processes = processes
-        self._own = own
-
-    def __contains__(self, pid: object) -> bool:
-        return pid in self._processes and pid not in self._own
-
-
 class Children:
     """All of them; whatever else turns out to be a child of this process is reaped, too."""
 
@@ -79,7 +74,8 @@ class Children:
         Args:
             execution: What to start.
             fds: What it gets; they stay the caller's.
-            executed: Called when it has become its program, or could not.
+            executed: Called when it has become its program, or could not; not if `Process.report`
+                says that it has already.
             ended: Called when it has ended, after `executed`.
 
         Raises:
@@ -87,9 +83,7 @@ class Children:
         """
         process = Process(spawn(execution, fds), executed, ended)
         self._processes[process.pid] = process
-        if process.report is None:
-            self._reactor.post(lambda: process.hear(self._reactor))
-        else:
+        if process.report is not None:
             self._reactor.watch(process.report, READ, lambda: process.hear(self._reactor))
         return process
 
@@ -105,9 +99,9 @@ class Children:
         self._adopted[pid] = ended
         return True
 
-    def others(self, own: Container[int]) -> Container[int]:
-        """Return the processes that were started here, less some, as something to look into."""
-        return _Others(self._processes, own)
+    def others(self, own: AbstractSet[int]) -> AbstractSet[int]:
+        """Return the processes that were started here, less some."""
+        return self._processes.keys() - own
 
     def reap(self) -> None:
         """Collect every child that has ended."""

@@ -41,9 +41,16 @@ class Search:
         """Load a socket unit; raise UnitError if it is refused."""
         return load_spec(name, environ=self.environ, user=self.user, extra=self.extra)
 
-    def service(self, name: str) -> ServiceSpec:
-        """Load a service unit; raise UnitError if it is refused."""
-        return load_service(name, environ=self.environ, user=self.user, extra=self.extra)
+    def service(self, name: str, *, by_name: bool = True) -> ServiceSpec:
+        """Load a service unit; raise UnitError if it is refused.
+
+        Args:
+            name: Its name, or its path.
+            by_name: A name is none of a file in the working directory: nobody has typed it.
+        """
+        return load_service(
+            name, environ=self.environ, user=self.user, extra=self.extra, by_name=by_name
+        )
 
     def within(self, directory: str) -> "Search":
         """Return the same with one more directory, the first."""
@@ -136,7 +143,7 @@ def for_units(words: Iterable[str], search: Search, *, eager: bool) -> Definitio
         elif word.endswith(_SOCKET):
             collector.socket(word, collector.near(word))
         else:
-            collector.eager.append(collector.service(word, collector.near(word)))
+            collector.eager.append(collector.service(word, collector.near(word), by_name=False))
     found = collector.definitions()
     if eager:
         found = attrs.evolve(found, eager=tuple(found.services))
@@ -187,11 +194,11 @@ class _Collector:
                 raise UnitNotFoundError(f"it starts {name}: {error.message}", spec.path) from None
         self.units[spec.name] = UnitDefinition(spec, name)
 
-    def service(self, word: str, search: Search) -> str:
+    def service(self, word: str, search: Search, *, by_name: bool = True) -> str:
         name: str = os.path.basename(word)
         if name in self.services:
             return name
-        spec = search.service(word)
+        spec = search.service(word, by_name=by_name)
         for diagnostic in spec.diagnostics:
             search.warn(str(diagnostic))
         self.services[name] = attrs.evolve(self._settled(spec), name=name)

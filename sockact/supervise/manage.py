@@ -14,7 +14,7 @@ from sockact.fd.own import OwnedFd
 from sockact.rendezvous.react import READ
 from sockact.sockets.accept import Accepted
 from sockact.sockets.socketset import SocketSet
-from sockact.spec import ServiceSpec, SocketSpec
+from sockact.spec import InetAddress, ServiceSpec, SocketSpec
 from sockact.supervise import connection
 from sockact.supervise.definitions import Definitions, UnitDefinition
 from sockact.supervise.given import Given, joined
@@ -373,21 +373,17 @@ class Manager:
             else:
                 del self._idle_due[name]
                 log(logging.INFO, name, f"stopped: no connection for {limit:g} s")
-                service.stop()
+                service.rest()
 
     # --- other definitions ------------------------------------------------------------------------
 
-    def set_units(
-        self, definitions: Definitions, parts: dict[str, SocketSet], dropped: SocketSet
-    ) -> None:
+    def set_units(self, definitions: Definitions, parts: dict[str, SocketSet]) -> None:
         """Run other socket units from now on.
 
         Args:
             definitions: What they are.
             parts: The sockets of each, which are owned here from now on.
-            dropped: The sockets that no unit has any more; gets what undoes their opening.
         """
-        kept = {id(entry) for part in parts.values() for entry in part}
         retired: list[tuple[SocketUnit, SocketSet]] = []
         before, self.units, self._setting = self.units, {}, True
         for one in definitions.units:
@@ -409,9 +405,8 @@ class Manager:
                 retired.append((unit, parts[name]))
             self._opened[name] = parts[name]
             self._add_unit(one)
-        for unit in before.values():
-            moved = any(id(entry) in kept for entry in unit.sockets)
-            retired.append((unit, self._kept if moved else dropped))
+        # Another unit may have some of their sockets now.
+        retired += [(unit, self._kept) for unit in before.values()]
         for unit, heir in retired:
             self._retire(unit, heir)
         for name in list(self._opened):
@@ -425,6 +420,8 @@ class Manager:
         """Stop a unit whose sockets are somebody else's now, with what undoes their opening."""
         sockets = unit.change_sockets(SocketSet())
         sockets.forget()
+        if all(isinstance(one.address, InetAddress) for one in unit.spec.listeners):
+            sockets.leave()  # there is nothing to undo
         heir.extend(sockets)
         self._leaving_units.append(unit)
         unit.stop()

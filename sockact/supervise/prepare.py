@@ -8,8 +8,7 @@ import errno
 import glob
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-
-import attrs
+from typing import Any
 
 from sockact import service_directives as d
 from sockact.activation.environ import FIRST_FD, VARIABLES
@@ -95,17 +94,14 @@ class Preparer:
         names = (d.USER.name, d.GROUP.name, d.SUPPLEMENTARY_GROUPS.name)
         self._has_user = any(name in spec.settings for name in names)
         # Only what a service says differs between its processes is asked for each time.
-        self._same = Execution(
-            path="",
-            argv=(),
-            environ={},
-            session=True,
-            ignore_sigpipe=spec.get(d.IGNORE_SIGPIPE),
-            umask=spec.get(d.UMASK),
-            limits=self._limits(),
-            nice=spec.get(d.NICE),
-            oom_score_adjust=spec.get(d.OOM_SCORE_ADJUST),
-        )
+        self._same: dict[str, Any] = {
+            "session": True,
+            "ignore_sigpipe": spec.get(d.IGNORE_SIGPIPE),
+            "umask": spec.get(d.UMASK),
+            "limits": self._limits(),
+            "nice": spec.get(d.NICE),
+            "oom_score_adjust": spec.get(d.OOM_SCORE_ADJUST),
+        }
 
     def who(self) -> Identity | None:
         """Return as whom it runs.
@@ -140,7 +136,7 @@ class Preparer:
             death_signal: What it gets if this process dies.
 
         Raises:
-            LaunchError: There is no such program, or EnvironmentFile= cannot be read.
+            LaunchError: There is no program of that name, or EnvironmentFile= cannot be read.
             CredentialsError: There is no such user or group.
         """
         spec, get = self.spec, self.spec.get
@@ -150,14 +146,15 @@ class Preparer:
         directory = where.path if where else None
         if directory == "~":
             directory = environ.get("HOME", "/")
-        path = find_program(command.path, self._search, directory)
+        path = command.path
+        if not path.startswith("/"):  # else whoever starts it finds out
+            path = find_program(path, self._search, directory)
         stdin, stdout, stderr = self._streams(given, main=main)
         by_stdio = stdin is not Stream.NULL and isinstance(stdin, int)
         names = given.names if main else ()
         if by_stdio and spec.get(d.STANDARD_INPUT).kind == "socket":
             names = given.names[given.sockets :]
-        return attrs.evolve(
-            self._same,
+        return Execution(
             path=path,
             argv=_arguments(command, environ, given, names),
             environ=environ,
@@ -171,6 +168,7 @@ class Preparer:
             who=who,
             directory=directory,
             directory_optional=bool(where and where.optional),
+            **self._same,
         )
 
     def order(self, given: Given) -> Sequence[int]:

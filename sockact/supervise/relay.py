@@ -13,8 +13,8 @@ class Signals:
     """Runs a callback in the reactor's next step when a signal has come; for the main thread.
 
     The descriptor that signal.set_wakeup_fd() knows ends the wait that a signal finds, also the
-    one that begins just when it comes; Python's own handler then queues the callback. So nothing
-    is lost, however many signals come meanwhile; of one number that comes repeatedly before its
+    one that begins just when it comes; Python's own handler notes which it was. So nothing is
+    lost, however many signals come meanwhile; of one number that comes repeatedly before its
     callback runs, one call remains, as with the kernel's own pending signals (signal(7)).
 
     A handler is all that PID 1 of a namespace needs to receive a signal whose default action is
@@ -32,7 +32,7 @@ class Signals:
         self._reactor = reactor
         self._callbacks: dict[int, Callable[[int], None]] = {}
         self._before: dict[int, signal._HANDLER] = {}
-        self._pending: set[int] = set()
+        self._pending: dict[int, None] = {}
         self._woken, self._waker = os.pipe()
         try:
             os.set_blocking(self._woken, False)
@@ -44,7 +44,7 @@ class Signals:
             os.close(self._waker)
             raise
         self._closed = False
-        reactor.watch(self._woken, READ, self._drain)
+        reactor.watch(self._woken, READ, self._run)
 
     def on(self, number: int, callback: Callable[[int], None]) -> None:
         """Call `callback` with the number whenever that signal has come; a second call replaces.
@@ -60,19 +60,25 @@ class Signals:
         self._callbacks[number] = callback
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if number not in self._pending:
-            self._pending.add(number)
-            self._reactor.post(lambda: self._run(number))
+        self._pending[number] = None
 
-    def _run(self, number: int) -> None:
-        self._pending.discard(number)
-        callback = self._callbacks.get(number)
-        if callback is not None:
-            callback(number)
-
-    def _drain(self) -> None:
+    def _run(self) -> None:
+        """Call back for what has come."""
+        # Python runs the handler of a signal whose byte was read before it goes on here.
         with contextlib.suppress(BlockingIOError):
             os.read(self._woken, 4096)
+        pending, self._pending = self._pending, {}
+        numbers = iter(pending)
+        try:
+            for number in numbers:
+                if (callback := self._callbacks.get(number)) is not None:
+                    callback(number)
+        except BaseException:
+            self._pending |= dict.fromkeys(numbers)  # those behind the one that failed
+            if not self._closed:
+                with contextlib.suppress(BlockingIOError):
+                    os.write(self._waker, b"\0")
+            raise
 
     def close(self) -> None:
         """Put every handler back, and what set_wakeup_fd() had; a second time does nothing.

@@ -23,7 +23,7 @@ from sockact.supervise.limit import RateLimit
 from sockact.supervise.prepare import Preparer
 from sockact.supervise.probe import Probe
 from sockact.supervise.restarts import delay, shall_restart
-from sockact.supervise.serve import Recipe, Running
+from sockact.supervise.serve import Recipe, Running, seconds
 from sockact.supervise.store import FdStore
 from sockact.supervise.tables import IS_FINAL
 from sockact.unitfile.command import parse_commands
@@ -46,6 +46,7 @@ class Generation:
         number: 1, 2, 3 … of a service.
         spec: The definition.
         slots: The processes, also those that have ended.
+        readiness: What has to be tried once all have started; None for nothing.
         begun: Whether all have been started.
         ready: Whether it has shown that it can serve.
         problem: Why it came to nothing.
@@ -82,7 +83,7 @@ class Generation:
         self._recipe = Recipe(house, spec)
         self._gives = gives
         self._store = store
-        self._readiness = readiness
+        self.readiness = readiness
         self._changed = changed
         self._probe: Probe | None = None
         self.slots: list[Running] = []
@@ -124,14 +125,14 @@ class Generation:
         if not self.ready and all(map(_has_come_up, self.slots)):
             if self._probe is None:
                 self._try()
-            elif isinstance(self._readiness, Delay) and self._said():
+            elif isinstance(self.readiness, Delay) and self._said():
                 self._probe.cancel()
                 self._probe = None
                 self._become_ready()
         self._changed(self, one)
 
     def _try(self) -> None:
-        match self._readiness:
+        match self.readiness:
             case None | Said.NONE:
                 self._become_ready()
             case Said.EXEC:
@@ -428,6 +429,11 @@ class Service:
             self._settle(one)
         self._tell()
 
+    def rest(self) -> None:
+        """Stop it because nobody needs it now; how often that happens is no sign of trouble."""
+        self._limit.reset()
+        self.stop()
+
     def restart(self) -> None:
         """Stop it, and start it as soon as nothing of it is left."""
         if self.current is None:
@@ -462,8 +468,9 @@ class Service:
         """
         assert self.trial is None, "one at a time"
         generation = self._new_generation(self._readiness(replacing=True, spec=spec), spec, gives)
-        start = spec.get(d.TIMEOUT_START)
-        patience = None if start >= 2**63 else start / 1_000_000
+        patience = seconds(spec.get(d.TIMEOUT_START))
+        if patience is not None and generation.readiness is REPLACE_DELAY:
+            patience += REPLACE_DELAY.seconds
         trial = Trial(self._house.reactor, generation, patience, self._house.now())
 
         def finished(why: str) -> None:
@@ -611,7 +618,8 @@ class Service:
         self._due.clear()
         self.result = "start-limit-hit"
         self.hit_limit = not self.is_busy
-        self.last_failure = f"started too often (StartLimitBurst=); {self.last_failure}"
+        before = f"; {self.last_failure}" if self.last_failure else ""
+        self.last_failure = f"started too often (StartLimitBurst=){before}"
         log(logging.ERROR, self.name, self.last_failure)
         return False
 

@@ -181,6 +181,6 @@ class Replacement:
         specs = self._change.specs
         whole, dropped = self._change.commit(tenure, warn=self._warn)
         parts = self._opening.divide(specs, whole)
-        self._manager.set_units(self.definitions, parts, dropped)
+        self._manager.set_units(self.definitions, parts)
         self._manager.keep(whole)
         return dropped

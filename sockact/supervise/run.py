@@ -92,6 +92,7 @@ class Supervisor:
         self._told_ready = False
         self._wants_end = False
         self._out_of_step = False
+        self._is_hung_up = False
         self._mirrored: weakref.WeakSet[Service] = weakref.WeakSet()
         self._has_changed = True
         self._faults = 0
@@ -430,7 +431,10 @@ class Supervisor:
     # --- replacing --------------------------------------------------------------------------------
 
     def replace_by_signal(self) -> None:
-        """Replace everything (SIGHUP)."""
+        """Replace everything (SIGHUP); as soon as it can be done, for nobody hears a refusal."""
+        self._is_hung_up = self.place is not Place.SERVING or self.is_replacing
+        if self._is_hung_up:
+            return
         with contextlib.suppress(NotifyError):
             notify.reloading()
 
@@ -511,6 +515,9 @@ class Supervisor:
         undecided = self.tenure is not None and self.tenure.undecided
         if self._wants_end and not undecided and self.place not in (Place.ENDING, Place.DRAINING):
             self._stop_all()
+        if self._is_hung_up and self.place is Place.SERVING and not self.is_replacing:
+            self._is_hung_up = False
+            self.reactor.post(self.replace_by_signal)
         if not self._told_ready and self.place is Place.SERVING:
             services = self.manager.services
             eager = [services[name] for name in self.manager.definitions.eager]

@@ -20,7 +20,7 @@ from sockact.supervise.exit import Exit
 from sockact.supervise.fork import Process
 from sockact.supervise.given import Given
 from sockact.supervise.house import House, log, new_invocation
-from sockact.supervise.instance import SUCCESS, Act, Entered, Kill, Life, Plan, Run
+from sockact.supervise.instance import SUCCESS, Act, Entered, Kill, KillCommand, Life, Plan, Run
 from sockact.supervise.prepare import Preparer
 from sockact.supervise.store import FdStore
 from sockact.supervise.tables import COMMANDS, IS_OVER, IS_STARTING, IS_UP
@@ -257,6 +257,8 @@ class Running:
                 self._start_control(act.directive, act.index)
             case Kill():
                 self._kill(act.signal)
+            case KillCommand() if self._control is not None:
+                _kill(self._control.pid, signal.SIGKILL)
             case Entered():
                 log(logging.DEBUG, self.name, act.state.value, generation=self.generation)
 
@@ -290,6 +292,8 @@ class Running:
         self.pid = self._session = main.pid
         self._tell(f"started, pid {main.pid}")
         self._acts += self.life.forked(self._house.now())
+        if main.report is None:
+            self._main_executed(None)
 
     def _start_control(self, directive: str, index: int) -> None:
         command = self.spec.get(_COMMANDS[directive])[index]

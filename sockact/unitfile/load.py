@@ -203,7 +203,9 @@ def _dropins(names: Iterable[str], directories: tuple[str, ...], kind: str) -> l
     return [path for _, path in sorted(chosen.items()) if not _is_masked(path)]
 
 
-def _locate(unit: str, directories: tuple[str, ...], kind: str) -> tuple[str, str, tuple[str, ...]]:
+def _locate(
+    unit: str, directories: tuple[str, ...], kind: str, *, by_name: bool
+) -> tuple[str, str, tuple[str, ...]]:
     """Return the unit's name, its main file and the directories that apply to it."""
     name = os.path.basename(unit)
     suffix = f".{kind}"
@@ -211,7 +213,7 @@ def _locate(unit: str, directories: tuple[str, ...], kind: str) -> tuple[str, st
         raise UnitError(
             f"not the name of a {kind} unit, such as web{suffix} or web@1{suffix}", unit
         )
-    if "/" in unit or os.path.lexists(unit):
+    if "/" in unit or (not by_name and os.path.lexists(unit)):
         home = os.path.dirname(os.path.abspath(unit))
         directories = (home, *(other for other in directories if other != home))
         path = _find(name, (home,))
@@ -248,11 +250,12 @@ def _gather(
     environ: Mapping[str, str],
     user: bool,
     extra: Iterable[str],
+    by_name: bool = False,
 ) -> tuple[_Read, tuple[str, ...]]:
     """Find and read the files of a unit of this kind, and return which they are, too."""
     try:
         directories = search_path(environ, user=user, extra=extra)
-        name, path, directories = _locate(unit, directories, kind)
+        name, path, directories = _locate(unit, directories, kind, by_name=by_name)
     except FileNotFoundError as error:
         if isinstance(error, UnitNotFoundError):
             raise
@@ -313,6 +316,7 @@ def load_service(
     environ: Mapping[str, str],
     user: bool = False,
     extra: Iterable[str] = (),
+    by_name: bool = False,
 ) -> ServiceSpec:
     """Load a service unit with its drop-ins.
 
@@ -322,6 +326,7 @@ def load_service(
         environ: The environment, for the search path and for specifiers.
         user: Look it up as ``systemctl --user`` does.
         extra: Directories to search first.
+        by_name: Look a name up, whatever exists in the working directory.
 
     Raises:
         UnitNotFoundError: There is none, it is masked, or it cannot be read.
@@ -331,7 +336,7 @@ def load_service(
     from sockact.unitfile.service import interpret  # noqa: PLC0415 - each kind without the other
 
     found, files = _gather(
-        unit, "service", SERVICE_SECTIONS, environ=environ, user=user, extra=extra
+        unit, "service", SERVICE_SECTIONS, environ=environ, user=user, extra=extra, by_name=by_name
     )
     return attrs.evolve(interpret(*found), files=files)
 

@@ -852,11 +852,8 @@ def test_fork_in_a_process_with_threads(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM, errno.EINVAL])
 def test_kernel_without_clone3(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Where the kernel, or a filter, refuses clone3() there is still fork()."""
-
-    def refuse() -> tuple[int, int]:
-        raise OSError(number, "refused")
-
-    monkeypatch.setattr(libc, "_clone", lambda: refuse)
+    monkeypatch.setattr(libc, "_CLONE3", 1 << 20)
+    monkeypatch.setattr(libc, "last_error", lambda: OSError(number, "refused"))
     assert _seen([0], names=("a",))["environ"]["LISTEN_FDS"] == "1"
 
 

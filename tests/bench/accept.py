@@ -113,20 +113,25 @@ def _launcher() -> list[str]:
     return [str(script)] if script.exists() else list(SOCKACT)
 
 
+_UNLIMITED = ("MaxConnections=1000", "TriggerLimitIntervalSec=0", "PollLimitIntervalSec=0")
+"""Those of systemd's limits that are hit, lifted."""
+
+
 def _exec(*options: str) -> Callable[[Tools, int, list[str]], Command]:
+    lifted = [word for one in _UNLIMITED for word in ("-p", one)]
     return lambda _tools, port, child: [
-        *_launcher(), "exec", "--accept", *options, "--listen", f"tcp:127.0.0.1:{port}", "--", *child
+        *_launcher(), "exec", "--accept", *options, *lifted, "--listen", f"tcp:127.0.0.1:{port}",
+        "--", *child
     ]  # fmt: skip
 
 
 def _run(settings: str = "") -> Callable[[Tools, int, list[str]], Command]:
-    """Return what makes the command for units; those of systemd's limits that are hit are lifted."""
+    """Return what makes the command for units."""
 
     def command(tools: Tools, port: int, child: list[str]) -> Command:
         unit = tools.directory / f"bench-{port}.socket"
         unit.write_text(
-            f"[Socket]\nListenStream=127.0.0.1:{port}\nAccept=yes\nMaxConnections=1000\n"
-            "TriggerLimitIntervalSec=0\nPollLimitIntervalSec=0\n",
+            "\n".join(["[Socket]", f"ListenStream=127.0.0.1:{port}", "Accept=yes", *_UNLIMITED, ""]),
             encoding="ascii",
         )
         service = tools.directory / f"bench-{port}@.service"

@@ -737,3 +737,29 @@ def test_failed_inetd_gives_standard_input_and_output_back(tmp_path: Path) -> No
     )  # fmt: skip
     assert done.stderr == ""
     assert "interpreter" in done.stdout
+
+
+def test_a_unit_with_accept(tmp_path: Path) -> None:
+    """It makes exec stay, and run the program for each connection; nothing in it is in vain."""
+    address = ("127.0.0.1", free_port())
+    unit = tmp_path / "each.socket"
+    unit.write_text(
+        f"[Socket]\nListenStream={address[0]}:{address[1]}\nAccept=yes\nMaxConnections=5\n",
+        encoding="ascii",
+    )
+    command = [*SOCKACT, "exec", "--inetd", str(unit), "--", "cat"]
+    with subprocess.Popen(
+        command, env=clean_environ(), stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            wait_until_accepting(address)
+            for text in (b"one", b"two"):
+                with socket.create_connection(address, SECONDS) as sock:
+                    sock.sendall(text)
+                    sock.shutdown(socket.SHUT_WR)
+                    assert b"".join(iter(lambda: sock.recv(100), b"")) == text
+        finally:
+            process.terminate()
+            _, said = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0
+    assert "no effect" not in said

@@ -12,13 +12,15 @@ import importlib
 import json
 import os
 import pkgutil
+import py_compile
+import resource
 import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,9 +31,11 @@ from tests.conformance.probe import nodes
 
 ROOTS = ("/run/t", "/run/mqueue")
 OUT = Path("/run/out")
-PROBE = Path(__file__).with_name("probe.py")
+PROBE = OUT / "probe.pyc"
+"""The probe, compiled, since it is run a thousand times; `install_probe` puts it there."""
 _SECONDS = 20.0
 _FIRST_PORT = 5000
+_FILES = 700
 
 
 class Job(NamedTuple):
@@ -56,6 +60,12 @@ Report = dict[str, object]
 def probe_command(out: Path) -> str:
     """Return the shell command that saves the state of the process and becomes the probe."""
     return f"cat /proc/self/status > '{out}.status'; exec {sys.executable} -I -S {PROBE} '{out}'"
+
+
+def install_probe() -> None:
+    """Compile the probe, in this machine."""
+    source = Path(__file__).with_name("probe.py")
+    py_compile.compile(str(source), str(PROBE), doraise=True)
 
 
 def out_of(service: str) -> Path:
@@ -197,7 +207,8 @@ class _Child:
 
     def is_ready(self) -> bool:
         """Wait until it says that it is ready, or ends; return whether it is."""
-        return self._ear in select.select([self._ear, self._pidfd], [], [], _SECONDS)[0]
+        ear = self._ear.fileno()
+        return ear in select.select([ear, self._pidfd], [], [], _SECONDS)[0]
 
     def ends(self, number: int = 0) -> int:
         """Wait for its end, which a signal may bring about; return its exit status."""
@@ -209,14 +220,16 @@ class _Child:
         return status
 
 
-def _warm_up() -> None:
-    """Import what every fork would import for itself."""
+def _prepare() -> None:
+    """Import what every fork would import for itself, and have a limit that is not systemd's."""
     import sockact
 
     for found in pkgutil.walk_packages(sockact.__path__, "sockact."):
         if not found.name.startswith("sockact.servers.") and "__main__" not in found.name:
             importlib.import_module(found.name)
     gc.freeze()  # a collection in a fork would copy everything
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_FILES, hard))
 
 
 def _open_and_close(sockets: Sequence[str]) -> None:
@@ -230,7 +243,7 @@ def _open_and_close(sockets: Sequence[str]) -> None:
 
 def execs(jobs: Sequence[Job]) -> dict[str, Report]:
     """Let ``sockact exec`` do the jobs."""
-    _warm_up()
+    _prepare()
     reports: dict[str, Report] = {}
     for port, job in enumerate(jobs, _FIRST_PORT):
         _clean()
@@ -241,11 +254,9 @@ def execs(jobs: Sequence[Job]) -> dict[str, Report]:
         child = _Child(
             ["exec", *show, *job.sockets, "--", *command], said, notifies=bool(job.connect)
         )
-        end = 0
         if job.connect and child.is_ready():
             _be_served(job.connect, port)
-            end = signal.SIGTERM
-        status = child.ends(end)
+        status = child.ends(signal.SIGTERM if job.connect else 0)
         _clean()
         if job.starts:
             _open_and_close(job.sockets)
@@ -258,7 +269,7 @@ def execs(jobs: Sequence[Job]) -> dict[str, Report]:
 
 def runs(jobs: Sequence[Job]) -> dict[str, Report]:
     """Let ``sockact run`` do the jobs, each by a supervisor of its own."""
-    _warm_up()
+    _prepare()
     reports: dict[str, Report] = {}
     for port, job in enumerate(jobs, _FIRST_PORT):
         if not job.starts:
@@ -268,11 +279,8 @@ def runs(jobs: Sequence[Job]) -> dict[str, Report]:
         said = out.with_suffix(".said")
         arguments = ["run", "--lazy", "--log-format=text", *job.sockets]
         child = _Child(arguments, said, notifies=True)
-        end, after = 0, {}
-        if child.is_ready():
-            after = _supervised(job, port, child.path)
-            end = signal.SIGTERM
-        status = child.ends(end)
+        after = _supervised(job, port, child.path) if child.is_ready() else {}
+        status = child.ends(signal.SIGTERM)
         reports[job.service] = {
             "said": said.read_text(encoding="utf-8"), "probe": probed(out), "status": status,
             "loads": status not in (66, 78), "after": after,
@@ -315,6 +323,7 @@ def main() -> None:
     side, file = sys.argv[1:]
     jobs = [Job(*one) for one in json.loads(Path(file).read_text(encoding="utf-8"))]
     os.umask(0o022)
+    install_probe()
     print(json.dumps(SIDES[side](jobs)))
 
 

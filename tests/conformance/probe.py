@@ -161,6 +161,7 @@ def main() -> None:
     with open(sys.argv[1] + ".new", "w", encoding="ascii") as file:
         file.write(ascii(report))
     os.rename(sys.argv[1] + ".new", sys.argv[1])
+    os._exit(0)  # to take everything down in order takes a while
 
 
 if __name__ == "__main__":

@@ -60,10 +60,16 @@ def name_of(service: str) -> str:
     return service.removesuffix(".service").partition("@")[0]
 
 
+_CACHE: dict[tuple[str, str], Found] = {}
+
+
 def found(reports: All, service: str, by: str) -> Found:
     """Where sockact differs on a unit."""
-    real, ours = reports["real"][service], reports[by][service]
-    return compare.differences(real, ours, only_exec=by == "exec")
+    key = service, by
+    if key not in _CACHE:
+        real, ours = reports["real"][service], reports[by][service]
+        _CACHE[key] = compare.differences(real, ours, only_exec=by == "exec")
+    return _CACHE[key]
 
 
 def expected(service: str, by: str, differing: Found) -> Iterator[tuple[int, str]]:

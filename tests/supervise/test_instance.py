@@ -865,7 +865,7 @@ def test_deadline_is_a_time() -> None:
     assert play.life.deadline() is None
 
 
-@pytest.mark.parametrize("state", list(IS_OVER))
+@pytest.mark.parametrize("state", [state for state in S if state in IS_OVER])
 def test_nothing_happens_after_the_end(state: Instance) -> None:
     """What comes too late changes nothing, and is no reason to do anything."""
     play = Play("notify", each=True)

@@ -83,6 +83,26 @@ def test_none_is_lost_in_a_full_pipe(reactor: Reactor, signals: Signals) -> None
     assert sorted(said) == sorted((signal.SIGUSR1, signal.SIGTERM))
 
 
+def test_a_callback_that_fails_keeps_nobody_from_hearing(
+    reactor: Reactor, signals: Signals
+) -> None:
+    """The callbacks of other signals that have come are run in a later step."""
+    said: list[int] = []
+
+    def fail(number: int) -> None:
+        said.append(number)
+        raise ZeroDivisionError
+
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signals.on(number, fail)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        os.kill(os.getpid(), number)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            reactor.step(SECONDS)
+    assert sorted(said) == sorted((signal.SIGUSR1, signal.SIGUSR2))
+
+
 def test_a_second_call_replaces_the_callback(reactor: Reactor, signals: Signals) -> None:
     """Only the last callback of a number is called."""
     first: list[int] = []

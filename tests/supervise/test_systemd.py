@@ -84,6 +84,10 @@ def _machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Systemd]:
         "StandardOutput=append:/run/out/run\nStandardError=append:/run/out/run\n",
         encoding="ascii",
     )
+    (units / "sockact-run.socket").write_text(
+        f"[Unit]\nDefaultDependencies=no\n[Socket]\nListenStream=127.0.0.1:{PORT}\n",
+        encoding="ascii",
+    )
     (ours / "web.socket").write_text(f"[Socket]\nListenStream=127.0.0.1:{PORT}\n", encoding="ascii")
     command = f"exec {sys.executable} {SERVER} --notify READY=1 $(cat {MORE})"
     (ours / "web.service").write_text(
@@ -147,3 +151,17 @@ def test_a_killed_supervisor_is_started_again(service: Service) -> None:
     until(lambda: service.show("ActiveState") == "active", "it serves again")
     assert service.pid() != first
     assert not service.lives(first)
+
+
+def test_sockets_of_systemd_outlive_it(machine: Systemd) -> None:
+    """Who connects while it is dead waits, if the socket was passed to it by systemd."""
+    service = Service(machine)
+    service.more("")
+    assert service.systemctl("start", "sockact-run.socket")
+    try:
+        first = service.pid()
+        service.machine.run("kill", "-KILL", service.show("MainPID"))
+        assert service.pid() != first
+        assert service.said().count("Address already in use") == 0
+    finally:
+        service.systemctl("stop", "sockact-run.socket", service.unit)
