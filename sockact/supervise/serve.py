@@ -258,6 +258,7 @@ class Running:
             case Kill():
                 self._kill(act.signal)
             case KillCommand() if self._control is not None:
+                self._complain("ExecReload: takes too long")
                 _kill(self._control.pid, signal.SIGKILL)
             case Entered():
                 log(logging.DEBUG, self.name, act.state.value, generation=self.generation)
@@ -416,12 +417,9 @@ class Running:
         self._hear(None)
         self._control = None
         clean = how.is_clean(oneshot=True)
-        if not clean:
-            self._complain(f"{self._doing()}: {how}")
+        if not clean and self.life.state in COMMANDS:  # else it was told to end
+            self._complain(f"{COMMANDS[self.life.state]}: {how}")
         self._do(self.life.command_ended(_result(how, clean=clean), self._house.now()))
-
-    def _doing(self) -> str:
-        return COMMANDS.get(self.life.state, self.life.state.value)
 
     def child_ended(self) -> None:
         """Look again whether anything of it is left: some child of this process has ended."""

@@ -44,11 +44,15 @@ def paths(environ: Mapping[str, str]) -> list[str]:
     except OSError:
         return []
     found = [os.path.join(directory, name) for name in names if _NAME.fullmatch(name)]
-    return [path for path in found if not _is_left_over(path)]
+    return [path for path in found if not is_left_over(path)]
 
 
-def _is_left_over(path: str) -> bool:
-    """Remove what was left by a supervisor that was killed: its lock is nobody's (flock(2))."""
+def is_left_over(path: str) -> bool:
+    """Remove what a supervisor that was killed has left: its lock is nobody's (flock(2)).
+
+    Returns:
+        Whether that was so.
+    """
     try:
         lock = os.open(path + ".lock", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:

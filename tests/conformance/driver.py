@@ -57,9 +57,9 @@ class Job(NamedTuple):
 Report = dict[str, object]
 
 
-def probe_command(out: Path) -> str:
+def probe_command(out: Path, python: str = sys.executable) -> str:
     """Return the shell command that saves the state of the process and becomes the probe."""
-    return f"cat /proc/self/status > '{out}.status'; exec {sys.executable} -I -S {PROBE} '{out}'"
+    return f"cat /proc/self/status > '{out}.status'; exec {python} -I -S {PROBE} '{out}'"
 
 
 def install_probe() -> None:

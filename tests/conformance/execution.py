@@ -31,6 +31,12 @@ SECONDS = 20.0
 RENDEZVOUS = "/run/it.rdv"
 _ALONE = "[Unit]\nDefaultDependencies=no\n"
 _PROBE = re.compile(r"<([\w-]+)>")
+# The interpreter may be where only root gets to, and its library beside it.
+_HERE = Path("/run/python")
+_PYTHON = (
+    f"env LD_LIBRARY_PATH={_HERE}/lib"
+    f" {_HERE / Path(sys.executable).resolve().relative_to(Path(sys.base_prefix).resolve())}"
+)
 _CHANGING = ("INVOCATION_ID", "SYSTEMD_EXEC_PID", "LC_CTYPE")
 
 Report = dict[str, Any]
@@ -189,7 +195,7 @@ def _accepts(case: str) -> bool:
 
 def _service(case: str) -> str:
     def command(match: re.Match[str]) -> str:
-        text = probe_command(OUT / f"{case}.{match[1]}").replace('"', '\\"')
+        text = probe_command(OUT / f"{case}.{match[1]}", _PYTHON).replace('"', '\\"')
         return f'/bin/sh -c "{text}"'
 
     lines = CASES[case][1]
@@ -316,6 +322,8 @@ def main() -> None:
     which, units = sys.argv[1], Path(sys.argv[2])
     os.umask(0o022)
     install_probe()
+    _HERE.mkdir()
+    subprocess.run(["mount", "--bind", sys.base_prefix, str(_HERE)], check=True)
     OUT.chmod(0o1777)
     Path("/run/t/plain").write_text("plain\n", encoding="ascii")
     Path("/run/private").mkdir(mode=0o700)

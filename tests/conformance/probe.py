@@ -130,7 +130,8 @@ def _environ() -> dict[str, str]:
             found[name] = "set"
         elif name.endswith("PID"):
             found[name] = "own" if value == own else "another" if value.isdigit() else value
-    found.pop("LC_CTYPE", None)  # Python sets it, in some locales
+    for name in ("LC_CTYPE", "LD_LIBRARY_PATH"):  # that is Python itself, and for it
+        found.pop(name, None)
     return found
 
 

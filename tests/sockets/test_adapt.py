@@ -11,7 +11,7 @@ import pytest
 
 import sockact
 from sockact.fd.queue import queue
-from sockact.sockets.adapt import adapt
+from sockact.sockets.adapt import adapt, note
 from sockact.sockets.node import Made
 from sockact.sockets.socketset import SocketSet
 from sockact.spec import SocketSpec
@@ -172,6 +172,19 @@ def test_what_is_no_socket(short_dir: Path) -> None:
     with sockact.listen(text) as sockets:
         said, _ = _adapt(sockets, text, text + "?Writable=yes")
         assert said == [f"Writable= of {short_dir}/s, which is open, stays as it was"]
+
+
+def test_what_goes_with_it(short_dir: Path) -> None:
+    """A node and the links to it are noted, whoever has made them; a file is nobody's to remove."""
+    made = Made()
+    text = f"unix:{short_dir}/n?Symlinks={short_dir}/one {short_dir}/other"
+    (short_dir / "other").symlink_to("elsewhere")
+    (short_dir / "s").touch()
+    with sockact.listen(f"unix:{short_dir}/n?Symlinks={short_dir}/one"):
+        for spec in (_spec(text), _spec(f"special:{short_dir}/s"), _spec("tcp:127.0.0.1:1")):
+            note(made, spec, spec.listeners[0])
+        made.remove(directories=False)
+    assert sorted(os.listdir(short_dir)) == ["other", "s"]
 
 
 def test_nothing_has_changed(short_dir: Path) -> None:

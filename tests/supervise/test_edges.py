@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import SECONDS, get
+from sockact.supervise import where
+from tests.helpers import SECONDS, SOCKACT, clean_environ, get, wait_until_accepting
 from tests.supervise.supervisors import Running, server, supervisor
 from tests.supervise.test_units import Units, running
 
@@ -37,6 +38,12 @@ def _unless(flag: Path, instead: str, *arguments: str) -> str:
 
 def _pid(address: tuple[str, int]) -> int:
     return int(get(address, "/pid")[1])
+
+
+def _runs(command: str) -> bool:
+    """Whether there is a process with this command line."""
+    done = subprocess.run(["pgrep", "-f", f"^{command}$"], stdout=subprocess.DEVNULL, check=False)
+    return done.returncode == 0
 
 
 def _fds(run: Running) -> list[str]:
@@ -259,6 +266,128 @@ class TestReplace:
             assert run.ask("replace").returncode == 0
             assert len(_fds(run)) == before
 
+    def test_moved_listener(self, units: Units) -> None:
+        """A listener that becomes another unit's keeps its node when its first unit is dropped."""
+        directory = units.path.parent
+        text = f"[Socket]\nService=web.service\nRemoveOnStop=yes\nListenStream={directory}/"
+        a, b = units.path / "a.socket", units.path / "b.socket"
+        a.write_text(f"{text}one\nListenStream={directory}/two\n")
+        units.service("web.service", _command())
+        with running(units) as run:
+            a.write_text(f"{text}one\n")
+            b.write_text(f"{text}two\n")
+            assert run.ask("replace").returncode == 0
+            a.unlink()
+            assert run.ask("replace", "--wait").returncode == 0
+            assert get(f"{directory}/two")[0] == 200
+            assert not (directory / "one").exists()
+            assert run.end() == 0
+            assert not (directory / "two").exists()
+
+    def test_more_processes_with_sockets_of_their_own(self, units: Units) -> None:
+        """With ReusePort=yes each further process gets one further socket, and nobody has others."""
+        address = units.socket("web.socket", "ReusePort=yes")
+        for count in (1, 3):
+            units.service("web.service", _command(*NOTIFIES), "Type=notify", f"X-Instances={count}")
+            if count == 1:
+                stack = contextlib.ExitStack()
+                run = stack.enter_context(running(units, "--now"))
+        with stack:
+            before = sum("socket" in what for what in _fds(run))
+            assert run.ask("replace", "--wait").returncode == 0
+            run.until(lambda: len(run.pids("web.service")) == 3)
+            # Two of ours and two of the rendezvous; and the NOTIFY_SOCKET of two more.
+            assert sum("socket" in what for what in _fds(run)) == before + 6
+            assert {_pid(address) for _ in range(40)} == set(run.pids("web.service"))
+
+    def test_short_start_timeout(self, units: Units) -> None:
+        """What says nothing of itself has to live for a second, however soon it has to start."""
+        units.socket("web.socket")
+        units.service("web.service", "/bin/sleep 60", "TimeoutStartSec=0.5")
+        with running(units, "--now") as run:
+            assert run.ask("replace").returncode == 0
+
+    def test_while_a_listener_is_brought_back(self, units: Units) -> None:
+        """A replacement takes the place of the one that a listener that was shut down began."""
+        path = units.path.parent / "node"
+        (units.path / "web.socket").write_text(f"[Socket]\nListenStream={path}\n")
+        script = (
+            "import socket, time; s = socket.socket(fileno=3); s.setblocking(True);"
+            " c, _ = s.accept(); c.close(); s.shutdown(socket.SHUT_RDWR); time.sleep(60)"
+        )
+        units.service("web.service", f'{sys.executable} -c "{script}"', "X-Ready=delay:60")
+        with running(units) as run:
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(str(path))
+                run.logged("was opened anew")
+            units.service("web.service", _command(*NOTIFIES), "Type=notify")
+            assert run.ask("replace", "--wait").returncode == 0
+            assert get(str(path))[0] == 200
+
+    def test_signal_during_one(self, units: Units) -> None:
+        """A SIGHUP that comes too early is not forgotten."""
+        address = units.socket("web.socket")
+        units.service("web.service", _command(*NOTIFIES, "--delay", "0.5"), "Type=notify")
+        with running(units, "--now") as run:
+            first = _pid(address)
+            run.process.send_signal(signal.SIGHUP)
+            run.logged('"generation": 2')
+            units.service("web.service", _command(*NOTIFIES), "Type=notify", "Environment=NEW=1")
+            run.process.send_signal(signal.SIGHUP)
+            run.until(lambda: run.text().count("replaced") == 2)
+            assert first not in run.pids("web.service")
+            assert '"NEW": "1"' in get(address, "/environ")[1]
+
+
+class TestServices:
+    def test_late_reload(self, units: Units) -> None:
+        """An ExecReload= that takes too long is ended, and the service goes on."""
+        address = units.socket("web.socket")
+        units.service("web.service", _command(), "ExecReload=/bin/sleep 79", "TimeoutStartSec=0.3")
+        with running(units, "--now") as run:
+            pid = _pid(address)
+            assert run.ask("reload").returncode == 0
+            run.logged("ExecReload: takes too long")
+            run.state_becomes("web.service", "running")
+            assert _pid(address) == pid
+            run.until(lambda: not _runs("sleep 79"))
+
+    def test_longer_and_longer_waits(self, units: Units) -> None:
+        """RestartSteps= makes the wait longer each time, also if the service is up at once."""
+        units.socket("web.socket")
+        units.service(
+            "web.service",
+            "/bin/false",
+            "Restart=always",
+            "RestartSec=0.01",
+            "RestartSteps=1",
+            "RestartMaxDelaySec=60",
+        )
+        with running(units, "--now") as run:
+            run.until(lambda: run.service("web.service")["restarts"] == 1)
+            time.sleep(0.3)
+            assert run.service("web.service")["restarts"] == 1
+
+    def test_idle_again_and_again(self, units: Units) -> None:
+        """A service that is stopped for want of work may be started as often as there is some."""
+        address = units.socket("web.socket")
+        units.service("web.service", _command(), "X-IdleStopSec=0.1", unit="StartLimitBurst=2")
+        with running(units) as run:
+            for _ in range(4):
+                assert _pid(address)
+                run.state_becomes("web.service", "dead")
+
+    def test_file_that_cannot_be_waited_for(self, units: Units) -> None:
+        """A socket unit for such a file fails, as under systemd, and nothing else does."""
+        address = units.socket("web.socket")
+        (units.path / "file.socket").write_text(
+            "[Socket]\nListenSpecial=/dev/null\nService=web.service\n"
+        )
+        units.service("web.service", _command())
+        with running(units) as run:
+            assert run.unit("file.socket")["state"] == "failed"
+            assert _pid(address)
+
 
 class TestTakeover:
     def test_oneshot(self, units: Units) -> None:
@@ -316,6 +445,20 @@ class TestTakeover:
                         os.kill(pid, signal.SIGKILL)
                 old.logged("serves again")
                 assert get(address, "/names")[1] == "web:kept"
+
+    def test_nodes_of_a_taken_listener(self, units: Units) -> None:
+        """Whoever serves last removes the node and its links (RemoveOnStop=)."""
+        directory = units.path.parent
+        (units.path / "web.socket").write_text(
+            f"[Socket]\nListenStream={directory}/node\nSymlinks={directory}/link\n"
+            "RemoveOnStop=yes\n"
+        )
+        units.service("web.service", _command(), "X-Ready=exec")
+        with running(units) as old, _successor(units) as new:
+            assert old.ends() == 0
+            assert get(f"{directory}/link")[0] == 200
+            assert new.end() == 0
+            assert not {"node", "link"} & {path.name for path in directory.iterdir()}
 
 
 class TestEnd:
@@ -377,16 +520,10 @@ class TestEnd:
         units.socket("web.socket", "ExecStartPre=/bin/sh -c 'sleep 78; true'")
         units.service("web.service", _command())
 
-        def sleeps() -> bool:
-            return (
-                subprocess.run(["pgrep", "-f", "^sleep 78$"], stdout=-3, check=False).returncode
-                == 0
-            )
-
         with supervisor(units.path.parent, str(units.path), wait=False) as run:
-            run.until(sleeps)
+            run.until(lambda: _runs("sleep 78"))
             assert run.end() == 0
-            assert not sleeps()
+            assert not _runs("sleep 78")
 
     def test_late_command_before_the_sockets(self, units: Units) -> None:
         """An ExecStartPre= that takes too long is a failure of the start."""
@@ -395,3 +532,50 @@ class TestEnd:
         with supervisor(units.path.parent, str(units.path), wait=False) as run:
             assert run.ends() == 1
             assert "web.socket: ExecStartPre: takes too long" in run.text().splitlines()[-1]
+
+    def test_last_moment(self, units: Units) -> None:
+        """A signal that comes when all is over does not change the exit status."""
+        units.socket("web.socket")
+        units.service("web.service", "/bin/true")
+        with running(units) as run:
+            run.process.terminate()
+            while run.process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(run.process.pid, signal.SIGTERM)
+                time.sleep(0.001)
+            assert run.process.returncode == 0
+
+    def test_without_standard_streams(self, units: Units) -> None:
+        """Where descriptors 0 to 2 are closed, they become nothing else than /dev/null."""
+        address = units.socket("web.socket")
+        units.service("web.service", _command())
+        path = units.path.parent / "run.rdv"
+        command = [*SOCKACT, "run", "--rendezvous", str(path), str(units.path)]
+        shell = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
+        process = subprocess.Popen(shell, env=clean_environ())
+        try:
+            wait_until_accepting(address)
+            for pid in (process.pid, _pid(address)):
+                for number in range(3):
+                    assert os.readlink(f"/proc/{pid}/fd/{number}") == os.devnull
+        finally:
+            process.terminate()
+            assert process.wait(SECONDS) == 0
+
+
+def test_left_over_path(short_dir: Path) -> None:
+    """What a supervisor that was killed has left of its path of its own, is removed."""
+    path = short_dir / "run-1.rdv"
+    process = subprocess.Popen(
+        [*SOCKACT, "run", "--rendezvous", str(path), "--", "sleep", "60"],
+        env=clean_environ(),
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_until_accepting(str(path))
+        assert not where.is_left_over(str(path))
+    finally:
+        process.kill()
+        process.wait()
+    assert where.is_left_over(str(path))
+    assert not os.listdir(short_dir)
