@@ -147,11 +147,19 @@ def _person(execution: Execution) -> Iterator[Action]:
 
 def _image(execution: Execution) -> Image:
     environ = dict(execution.environ)
-    pids, pidfd_id = execution.pid_variables, None
+    pids = [*execution.pid_variables]
+    pidfd_id = None
     if execution.listen and execution.names:
-        environ |= encode(execution.names, 0, None)
-        pids = (*pids, LISTEN_PID)
-        pidfd_id = LISTEN_PIDFDID if _has_pidfd_ids() else None
+        environ = encode(execution.names, 0, None) | environ
+        pids.append(LISTEN_PID)
+        if _has_pidfd_ids() and LISTEN_PIDFDID not in execution.environ:
+            pidfd_id = LISTEN_PIDFDID
+    pids = [name for name in pids if name not in execution.environ]
+    if execution.withheld:
+        for name in execution.withheld:
+            environ.pop(name, None)
+        pids = [name for name in pids if name not in execution.withheld]
+        pidfd_id = None if pidfd_id in execution.withheld else pidfd_id
     return image(execution.path, execution.argv, environ, pids, pidfd_id, shell=execution.shell)
 
 
@@ -197,8 +205,10 @@ def _open(path: str, flags: int) -> int:
 
 
 def _try_to_enter(directory: str) -> None:
-    with contextlib.suppress(OSError):
+    try:
         os.chdir(directory)
+    except OSError:
+        os.chdir("/")
 
 
 def _set_oom_score(value: int) -> None:

@@ -94,7 +94,9 @@ class Execution(AsValue):
     Attributes:
         path: The program's file.
         argv: Its arguments, the first its name.
-        environ: Its environment, complete but for LISTEN_* and `pid_variables`.
+        environ: Its environment, complete but for LISTEN_* and `pid_variables`; one of these that
+            stands here stays as it is.
+        withheld: Variables that it does not get, should they be among these.
         names: An fd name for each descriptor that is placed at 3, 4, 5 ….
         listen: Tell of them in LISTEN_*.
         pid_variables: Variables whose value is the process id of the program: ``WATCHDOG_PID``.
@@ -113,7 +115,7 @@ class Execution(AsValue):
         oom_score_adjust: What oom_score_adj(5) says; None for ours. No error if forbidden.
         who: The user that it runs as; None for ours.
         directory: Its working directory, entered as that user; None for ours.
-        directory_optional: Run it in ours if that directory cannot be entered.
+        directory_optional: Run it in the root directory if that directory cannot be entered.
         shell: Run what the kernel does not recognise as a shell script, as execvp(3) does.
     """
 
@@ -123,6 +125,7 @@ class Execution(AsValue):
     names: tuple[str, ...] = ()
     listen: bool = True
     pid_variables: tuple[str, ...] = ()
+    withheld: tuple[str, ...] = ()
     stdin: Stdio = Stream.INHERIT
     stdout: Stdio = Stream.INHERIT
     stderr: Stdio = Stream.INHERIT

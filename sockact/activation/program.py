@@ -16,6 +16,14 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ACCOUNT = ("USER", "LOGNAME", "HOME", "SHELL")
 """The variables that a user's entry decides."""
 
+# What systemd takes for no home, and no shell (USER_CREDS_CLEAN in its src/basic/user-util.c).
+_NOBODY = "nobody"
+_NO_SHELLS = frozenset(
+    f"{directory}/{name}"
+    for directory in ("/bin", "/sbin", "/usr/bin", "/usr/sbin")
+    for name in ("nologin", "false", "true")
+)
+
 
 @attrs.frozen(eq=False, repr=False)
 class Identity(AsValue):
@@ -25,8 +33,8 @@ class Identity(AsValue):
         uid: User id.
         gid: Group id.
         groups: Supplementary groups.
-        environ: USER, LOGNAME, HOME and SHELL of that user, empty if it has no entry; None if only
-            the group changes.
+        environ: USER, LOGNAME, HOME and SHELL of that user, as far as it has them, empty if it has
+            no entry; None if only the group changes.
         wanted: Those of `groups` that were asked for.
     """
 
@@ -70,12 +78,11 @@ def identity(
         entry = pwd.getpwuid(uid)
     except KeyError:
         return Identity(uid, gid, _once(gid, *more), {}, more)
-    environ = {
-        "USER": entry.pw_name,
-        "LOGNAME": entry.pw_name,
-        "HOME": entry.pw_dir,
-        "SHELL": entry.pw_shell or "/bin/sh",
-    }
+    environ = {"USER": entry.pw_name, "LOGNAME": entry.pw_name}
+    if entry.pw_name != _NOBODY:
+        environ["HOME"] = "" if entry.pw_dir == "/" else entry.pw_dir
+        environ["SHELL"] = "" if entry.pw_shell in _NO_SHELLS else entry.pw_shell
+    environ = {name: value for name, value in environ.items() if value}
     groups = _once(*os.getgrouplist(entry.pw_name, gid), *more)
     return Identity(uid, gid, groups, environ, more)
 

@@ -8,7 +8,7 @@ import click
 
 import sockact
 from sockact.cli import exits, output, rendezvous
-from sockact.errors import OwnerNotFoundError
+from sockact.errors import OwnerNotFoundError, RendezvousError
 from sockact.supervise.where import paths
 
 _C = TypeVar("_C", bound=Callable[..., object])
@@ -79,6 +79,8 @@ def reports(units: Sequence[str], given: Mapping[str, Any]) -> list[tuple[str, d
             found.append((path, ask(path, "status", units, given)))
         except OwnerNotFoundError:
             continue
+        except RendezvousError as error:
+            output.warn(str(error))
     return found
 
 

@@ -95,7 +95,9 @@ def command(
         _show(units, as_json=as_json)
         return
     if accept or any(unit.accepts for unit in units):
-        _serve_each(chosen, runs, source, timeout, owners, verbose=verbose)
+        _refuse_together(lazy=lazy, replace=replace)
+        taken_from = {"source": source, "timeout": timeout, "owners": owners}
+        _serve_each(chosen, runs, units, accept=accept, verbose=verbose, **taken_from)
         return
     prepared = runs.prepare()
     taken: _Source | None = None
@@ -119,29 +121,24 @@ def command(
     sockact.execute(prepared, sockets)
 
 
+def _refuse_together(*, lazy: bool, replace: bool) -> None:
+    if lazy or replace:
+        raise click.UsageError("one process for each connection excludes --lazy and --replace")
+
+
 def _serve_each(
     chosen: definitions.Definitions,
     runs: program.Program,
-    source: str | None,
-    timeout: float,
-    owners: tuple[str, ...],
-    *,
-    verbose: bool,
+    units: list[sockact.SocketUnit],
+    **given: Any,
 ) -> None:
     """Run the program for each connection, until a signal ends that."""
+    if not units and not sockact.listen_fds(unset_environment=False):
+        raise click.UsageError("nothing to listen on; name a socket unit, or use --listen")
+    runs.prepare()
     from sockact.cli.serving import serve  # noqa: PLC0415 - a supervisor takes time to import
 
-    runs.prepare()
-    serve(
-        chosen,
-        runs,
-        accept=True,
-        source=source,
-        timeout=timeout,
-        owners=owners,
-        own_path=False,
-        verbose=verbose,
-    )
+    serve(chosen, runs, own_path=False, **given)
 
 
 class _Source(NamedTuple):

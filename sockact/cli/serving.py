@@ -3,7 +3,7 @@
 import gc
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -12,7 +12,6 @@ import click
 import sockact
 from sockact import directives
 from sockact import service_directives as d
-from sockact.activation.program import find_program
 from sockact.cli import definitions, exits, output, program, rendezvous
 from sockact.cli.logs import logging_to
 from sockact.errors import UnitError
@@ -24,7 +23,7 @@ from sockact.supervise.prepare import base_environ
 from sockact.supervise.run import Supervisor
 from sockact.supervise.settings import Settings
 from sockact.supervise.where import own_path
-from sockact.unitfile.readiness import parse_readiness
+from sockact.unitfile.readiness import parse_readiness, shared_listener
 from sockact.unitfile.service import override, read_setting
 
 _DEFAULTS: Mapping[str, Any] = {
@@ -59,7 +58,10 @@ def serve(chosen: definitions.Definitions, runs: program.Program, **given: Any) 
     gc.enable()  # a launcher lives without a collector, but a supervisor lives for years
     gathering = Gathering(chosen, runs, given)
     found = gathering.load()  # every fault of the command line first
-    inheritance = Inheritance(sockact.listen_fds())
+    inherited = sockact.listen_fds()
+    if given["source"] is not None and runs.command and not found.units:
+        inherited.extend(_everything(given))
+    inheritance = Inheritance(inherited)
     try:
         if gathering.adopt(inheritance.unwanted(unit.spec for unit in found.units)):
             found = gathering.load()
@@ -74,6 +76,12 @@ def serve(chosen: definitions.Definitions, runs: program.Program, **given: Any) 
         status = supervisor.run()
     if status != exits.OK:
         click.get_current_context().exit(status)
+
+
+def _everything(given: Mapping[str, Any]) -> sockact.SocketSet:
+    """Take everything that a holder has, for a command without definitions of its own."""
+    trusted = rendezvous.uids(given["owners"])
+    return sockact.take(given["source"], timeout=given["timeout"], trusted=trusted)
 
 
 def _open_standard_streams() -> None:
@@ -166,7 +174,10 @@ class Gathering:
         """
         found = self._command() if self._runs.command else self._units()
         services = {name: self._changed(spec) for name, spec in found.services.items()}
-        return attrs.evolve(found, services=services).joined()
+        found = attrs.evolve(found, services=services).joined()
+        for line in _vain_probes(found):
+            output.warn(line)
+        return found
 
     def load_again(self) -> Definitions:
         """Do the same once more, when there is no command line to complain about.
@@ -198,7 +209,7 @@ class Gathering:
 
     def _command(self) -> Definitions:
         runs = self._runs
-        find_program(runs.command[0], os.environ.get("PATH", ""), runs.chdir)
+        runs.prepare()  # there is such a program, user and directory
         specs = [*self._adopted, *(unit.spec for unit in self._chosen.load("run"))]
         if self._given["accept"]:
             specs = [_accepting(spec) for spec in specs]
@@ -224,6 +235,19 @@ class Gathering:
 
         lazy = self._given["lazy"] is True
         return for_command(specs, make, runs.command[0], eager=not lazy)
+
+
+def _vain_probes(found: Definitions) -> Iterator[str]:
+    """Give a line for each probe that whoever serves already would answer."""
+    for name, spec in found.services.items():
+        readiness = spec.get(d.X_READY)
+        units = [unit.spec for unit in found.units if unit.service == name]
+        addresses = [one.address for unit in units for one in unit.listeners]
+        if readiness is not None and (own := shared_listener(readiness, addresses)):
+            yield (
+                f"{name}: {readiness} proves nothing: {own} is open whoever serves, and the old"
+                " process may answer; probe an address that only the new one has"
+            )
 
 
 def _accepting(spec: SocketSpec) -> SocketSpec:

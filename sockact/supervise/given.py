@@ -26,6 +26,13 @@ class Given:
     owned: tuple[OwnedFd, ...] = ()
     variables: Mapping[str, str] = MappingProxyType({})
 
+    def only_sockets(self) -> "Given":
+        """Return the sockets alone; what was opened for the process stays owned here."""
+        if len(self.fds) == self.sockets and not self.owned:
+            return self
+        names, fds = self.names[: self.sockets], self.fds[: self.sockets]
+        return Given(names, fds, self.sockets, (), self.variables)
+
     def close(self) -> None:
         """Close what was opened for this process alone."""
         for handle in self.owned:

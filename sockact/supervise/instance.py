@@ -193,15 +193,12 @@ class Life:
         if self._ignores(Run("ExecStart", self._main_index), result):
             result = SUCCESS
         self._note(result)
-        if self.state is not _S.START:
-            return self._happens(_H.EXITED, now)
-        if self.plan.type == "oneshot" and result == SUCCESS:
-            return self._next(now)
-        if self.plan.type in _NOTIFIES:
-            self._note(PROTOCOL)
-        elif self.plan.type != "oneshot" and result != RESOURCES:
-            return self._happens(_H.EXITED, now)
-        return self._happens(_H.BROKEN, now)
+        if self.state is _S.START:
+            if self.plan.type == "oneshot" and result == SUCCESS:
+                return self._next(now)
+            if self.plan.type in _NOTIFIES:
+                self._note(PROTOCOL)
+        return self._happens(_H.EXITED, now)
 
     def command_ended(self, result: str, now: float, *, status: int = 1) -> Sequence[Act]:
         """Hear of the end of the control process.
@@ -272,8 +269,8 @@ class Life:
 
     def said_alive(self, now: float) -> None:
         """Hear ``WATCHDOG=1``."""
-        if self._guard is not None and self._watchdog:
-            self._guard = now + self._watchdog
+        if self._guard is not None:
+            self._watch(now)
 
     def said_broken(self, now: float) -> Sequence[Act]:
         """Hear ``WATCHDOG=trigger``."""
@@ -281,7 +278,7 @@ class Life:
 
     def set_watchdog(self, seconds: float, now: float) -> None:
         """Hear ``WATCHDOG_USEC=``."""
-        self._watchdog = seconds or None
+        self._watchdog = seconds
         if self.state in _GUARDED:
             self._watch(now)
 
@@ -300,11 +297,9 @@ class Life:
     def expire(self, now: float) -> Sequence[Act]:
         """Do what is due."""
         if self._guard is not None and self._guard <= now:
-            self._guard = None
             return self._fails(WATCHDOG, _H.SILENT, now)
         if self._until is None or self._until > now:
             return ()
-        self._until = None
         if self.state in _RELOADS:
             self._reloaded(TIMEOUT)
             if self.control:

@@ -200,9 +200,6 @@ class Manager:
         fd_name = directives.FILE_DESCRIPTOR_NAME.name
         names = (unit.sockets.names[0],) if fd_name in unit.spec.settings else ("connection",)
 
-        def given() -> Given:
-            return Given(names, (handle.fileno(),), 1, (handle,))
-
         def changed(one: Running) -> None:
             if one.is_over and self.instances.pop(name, None) is not None:
                 handle.close()
@@ -220,6 +217,12 @@ class Manager:
         recipe = self._recipes.get(unit.service)
         if recipe is None or recipe.spec is not spec:
             recipe = self._recipes[unit.service] = Recipe(self.house, spec)
+        # It is closed here once the only command has it; else when the instance is over.
+        owned = (handle,) if sum(map(len, recipe.plan.commands.values())) == 1 else ()
+
+        def given() -> Given:
+            return Given(names, (handle.fileno(),), 1, owned)
+
         one = Running(
             self.house,
             recipe,

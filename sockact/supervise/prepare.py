@@ -6,6 +6,7 @@ unit says; systemd.exec(5) has the order.
 
 import errno
 import glob
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -21,7 +22,7 @@ from sockact.activation.execution import (
     Stream,
     StreamFile,
 )
-from sockact.activation.program import DEFAULT_PATH, Identity, find_program, identity
+from sockact.activation.program import ACCOUNT, DEFAULT_PATH, Identity, find_program, identity
 from sockact.activation.substitute import Given as Field
 from sockact.activation.substitute import has_fields, substitute
 from sockact.errors import LaunchError
@@ -37,6 +38,7 @@ OURS = (
 )  # fmt: skip
 """Variables that say something to one process only, and so are not passed on."""
 
+_STREAMS = (d.STANDARD_INPUT, d.STANDARD_OUTPUT, d.STANDARD_ERROR)
 _FILE, _STEP = "EnvironmentFile=", "environment"
 _FILES = {"file": How.WRITE, "append": How.APPEND, "truncate": How.TRUNCATE}
 
@@ -67,7 +69,12 @@ def _arguments(
 
 
 class Preparer:
-    """Prepares the processes of one service."""
+    """Prepares the processes of one service.
+
+    Attributes:
+        shares_sockets: Whether commands beside ExecStart= get its sockets, too: as their standard
+            streams.
+    """
 
     def __init__(
         self,
@@ -93,6 +100,11 @@ class Preparer:
         self._said = {name: whole[name] for name in passed if name in whole} | dict(said)
         names = (d.USER.name, d.GROUP.name, d.SUPPLEMENTARY_GROUPS.name)
         self._has_user = any(name in spec.settings for name in names)
+        unset: tuple[str, ...] = spec.get(d.UNSET_ENVIRONMENT)
+        self._withheld = tuple(name for name in unset if "=" not in name)
+        streams = [spec.get(row).kind for row in _STREAMS]
+        self._by_socket = "socket" in streams
+        self.shares_sockets = self._by_socket or "fd" in streams
         # Only what a service says differs between its processes is asked for each time.
         self._same: dict[str, Any] = {
             "session": True,
@@ -139,21 +151,24 @@ class Preparer:
             LaunchError: There is no program of that name, or EnvironmentFile= cannot be read.
             CredentialsError: There is no such user or group.
         """
-        spec, get = self.spec, self.spec.get
+        get = self.spec.get
         who = self.who() if command.privileges == "" else None
-        environ = self._environ(variables, given, who or self.who())
+        user = who or self.who()
+        environ = self._environ(variables, given, user)
         where = get(d.WORKING_DIRECTORY)
         directory = where.path if where else None
         if directory == "~":
-            directory = environ.get("HOME", "/")
+            directory = self._home(user)
         path = command.path
         if not path.startswith("/"):  # else whoever starts it finds out
             path = find_program(path, self._search, directory)
-        stdin, stdout, stderr = self._streams(given, main=main)
-        by_stdio = stdin is not Stream.NULL and isinstance(stdin, int)
+        stdin, stdout, stderr = self._streams(given)
         names = given.names if main else ()
-        if by_stdio and spec.get(d.STANDARD_INPUT).kind == "socket":
+        if self._by_socket and main:
             names = given.names[given.sockets :]
+        same = self._same
+        if command.privileges == "+":
+            same = {**same, "limits": ()}
         return Execution(
             path=path,
             argv=_arguments(command, environ, given, names),
@@ -161,6 +176,7 @@ class Preparer:
             names=names,
             listen=bool(names),
             pid_variables=pid_variables,
+            withheld=self._withheld,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
@@ -168,12 +184,12 @@ class Preparer:
             who=who,
             directory=directory,
             directory_optional=bool(where and where.optional),
-            **self._same,
+            **same,
         )
 
     def order(self, given: Given) -> Sequence[int]:
         """Return the descriptors in the order in which `prepare` counts them."""
-        if self.spec.get(d.STANDARD_INPUT).kind == "socket":
+        if self._by_socket:
             return (*given.fds[given.sockets :], *given.fds[: given.sockets])
         return given.fds
 
@@ -182,8 +198,12 @@ class Preparer:
     ) -> dict[str, str]:
         get = self.spec.get
         environ = dict(self._base)
-        if who and who.environ:
+        if who and who.environ is not None:
+            for name in ACCOUNT:
+                environ.pop(name, None)
             environ |= who.environ
+        if (where := get(d.WORKING_DIRECTORY)) and where.path == "~":
+            environ["HOME"] = self._home(who)
         environ |= variables
         environ |= given.variables
         environ |= self._said
@@ -194,6 +214,18 @@ class Preparer:
             if not equals or environ.get(name) == value:
                 environ.pop(name, None)
         return environ
+
+    def _home(self, who: Identity | None) -> str:
+        """Return the home of a user, or ours if it has none, as systemd does."""
+        home = (who.environ or {}).get("HOME") if who else None
+        if home := home or self._base.get("HOME"):
+            return home
+        import pwd  # noqa: PLC0415 - hardly ever
+
+        try:
+            return pwd.getpwuid(os.geteuid()).pw_dir or "/"
+        except KeyError:
+            return "/"
 
     def _from_files(self) -> Iterator[tuple[str, str]]:
         for entry in self.spec.get(d.ENVIRONMENT_FILE):
@@ -218,19 +250,15 @@ class Preparer:
             Limit(name.removeprefix("Limit"), *limit) for name, limit in limits if limit is not None
         )
 
-    def _streams(self, given: Given, *, main: bool) -> tuple[Stdio, Stdio, Stdio]:
-        get = self.spec.get
-        source = get(d.STANDARD_INPUT)
-        stdin = self._stream(source, given, 0, How.READ)
-        stdout, stderr = (
-            self._stream(get(row), given, number, _FILES.get(get(row).kind, How.WRITE))
-            for number, row in ((1, d.STANDARD_OUTPUT), (2, d.STANDARD_ERROR))
+    def _streams(self, given: Given) -> tuple[Stdio, Stdio, Stdio]:
+        taken: set[int] = set()
+        stdin, stdout, stderr = (
+            self._stream(self.spec.get(row), given, number, taken)
+            for number, row in enumerate(_STREAMS)
         )
-        if not main and isinstance(stdin, int) and not given.fds:
-            stdin = Stream.NULL
         return stdin, stdout, stderr
 
-    def _stream(self, what: d.Stdio, given: Given, number: int, how: How) -> Stdio:
+    def _stream(self, what: d.Stdio, given: Given, number: int, taken: set[int]) -> Stdio:
         match what.kind:
             case "null":
                 return Stream.NULL
@@ -239,13 +267,14 @@ class Preparer:
             case "parent":
                 return Stream.INHERIT
             case "socket":
-                return self._index(given, None)
+                return self._index(given, None, taken)
             case "fd":
                 name = what.target or ("stdin", "stdout", "stderr")[number]
-                return self._index(given, name)
-        return StreamFile(what.target, how)
+                return self._index(given, name, taken)
+        how = How.WRITE if number else How.READ
+        return StreamFile(what.target, _FILES.get(what.kind, how) if number else how)
 
-    def _index(self, given: Given, name: str | None) -> Stdio:
+    def _index(self, given: Given, name: str | None, taken: set[int]) -> Stdio:
         """Return where, in the order of `order`, the socket for a standard stream stands."""
         sockets = given.names[: given.sockets]
         if name is None:
@@ -262,7 +291,7 @@ class Preparer:
             text = f"there is no socket named {name!r}"
             status = int(Step.DESCRIPTORS.value)
             raise LaunchError(self.spec.name, errno.ENOENT, text, "descriptors", status)
-        index = sockets.index(name)
-        if self.spec.get(d.STANDARD_INPUT).kind == "socket":
-            return len(given.fds) - given.sockets + index
-        return index
+        found = [index for index, one in enumerate(sockets) if one == name]
+        index = next((index for index in found if index not in taken), found[0])
+        taken.add(index)  # of several with one name, each stream gets its own, if there is one
+        return len(given.fds) - given.sockets + index if self._by_socket else index

@@ -99,9 +99,6 @@ class Generation:
     def _new(self, slot: int) -> Running:
         count = self.spec.get(d.X_INSTANCES)
         name = f"{self.spec.name}" + (f"#{slot}" if count > 1 else "")
-        variables = {"SOCKACT_GENERATION": str(self.number)}
-        if count > 1:
-            variables["SOCKACT_INSTANCE"] = str(slot)
         return Running(
             self._house,
             self._recipe,
@@ -109,10 +106,16 @@ class Generation:
             generation=self.number,
             slot=slot,
             given=lambda: self._gives(slot),
-            variables=variables,
+            variables=self._variables(slot),
             store=self._store,
             changed=self._heard,
         )
+
+    def _variables(self, slot: int) -> dict[str, str]:
+        variables = {"SOCKACT_GENERATION": str(self.number)}
+        if self.spec.get(d.X_INSTANCES) > 1:
+            variables["SOCKACT_INSTANCE"] = str(slot)
+        return variables
 
     def again(self, slot: int) -> None:
         """Start one of its processes again."""
@@ -151,6 +154,7 @@ class Generation:
         self._probe = None
         if error is not None:
             self.problem = error
+            log(logging.WARNING, self.spec.name, error, generation=self.number)
             self.stop()
             return
         self._become_ready()
@@ -170,7 +174,15 @@ class Generation:
         return f"it is still in {', '.join(sorted(states))}"
 
     def _run(self, text: str, ended: Callable[[Exit], None]) -> "_Check":
-        return _Check(self._house, self.spec, text, self.slots[0].pid, ended)
+        main = self.slots[0]
+        return _Check(
+            self._house,
+            self.spec,
+            text,
+            main=main.pid,
+            variables=self._variables(main.slot),
+            ended=ended,
+        )
 
     def stop(self, *, restarting: bool = False) -> None:
         """Stop all its processes."""
@@ -199,7 +211,9 @@ class _Check:
         house: House,
         spec: ServiceSpec,
         text: str,
+        *,
         main: int,
+        variables: Mapping[str, str],
         ended: Callable[[Exit], None],
     ) -> None:
         (command,) = parse_commands(text)[:1] or (None,)
@@ -207,7 +221,8 @@ class _Check:
             raise OSError(0, "the command is empty")
         self._ended: Callable[[Exit], None] | None = ended
         preparer = Preparer(spec, house.base, search=house.base.get("PATH", ""))
-        execution = preparer.prepare(command, {"MAINPID": str(main)}, Given(), main=False)
+        told = {**variables, "MAINPID": str(main)}
+        execution = preparer.prepare(command, told, Given(), main=False)
         self._process = house.children.start(execution, (), lambda _error: None, self._over)
         self._alive = True
 
@@ -354,6 +369,16 @@ class Service:
     def is_active(self) -> bool:
         """Whether it serves, or is about to."""
         return self.current is not None and self.current.is_active
+
+    @property
+    def is_up(self) -> bool:
+        """Whether all its processes have started."""
+        return self.current is not None and all(map(_has_come_up, self.current.slots))
+
+    @property
+    def is_restarting(self) -> bool:
+        """Whether it is stopped, to be started again."""
+        return _ANEW in self._due
 
     @property
     def has_come_up(self) -> bool:

@@ -11,11 +11,13 @@ from sockact.rendezvous.policy import Who
 from sockact.rendezvous.takeover import Tenure
 from sockact.sockets.socketset import NamedSocket
 from sockact.supervise.house import logger
+from sockact.supervise.instance import SKIPPED, SUCCESS
 from sockact.supervise.listen import SocketUnit
 from sockact.supervise.manage import Manager
 from sockact.supervise.renew import Generation, Service
 from sockact.supervise.serve import Running
 from sockact.supervise.settings import Place, Settings
+from sockact.supervise.tables import Unit
 
 _FAILED = 1
 _NO_INPUT = 66
@@ -127,7 +129,7 @@ class Responder:
             if why:
                 answer({"error": why, "status": _FAILED})
             elif waits:
-                _Wait(manager.all_services(), lambda: answer({}))
+                _Wait(manager.all_services(), _is_ending, lambda: answer({}))
             else:
                 answer({})
 
@@ -153,7 +155,7 @@ class Responder:
             service.restart()
             return ""
 
-        self._each(names, restart, None, answer)
+        self._each(names, restart, None, answer, starts=True)
 
     def _reload(
         self, names: Sequence[str], _arguments: Mapping[str, object], answer: Reply
@@ -189,12 +191,7 @@ class Responder:
             if name in manager.services:
                 why = service_does(manager.services[name])
             elif name in manager.units and unit_does is not None:
-                unit = manager.units[name]
-                if starts and not unit.life.is_open and (busy := manager.busy_service(unit)):
-                    problems.append(f"{name}: {busy} runs already; stop it first")
-                    continue
-                unit_does(unit)
-                why = unit.problem if unit.life.state.value == "failed" else ""
+                why = self._tell_unit(manager.units[name], unit_does, starts=starts)
             elif name in manager.instances and settles:
                 manager.instances[name].stop()
                 why = ""
@@ -204,18 +201,36 @@ class Responder:
                 problems.append(f"{name}: {why}")
         if problems:
             answer({"error": "; ".join(problems), "status": _FAILED})
-        elif settles:
-            services = [manager.services[name] for name in chosen if name in manager.services]
-            _Wait(services, lambda: answer({}))
+            return
+        services = [manager.services[name] for name in chosen if name in manager.services]
+        if settles:
+            _Wait(services, _is_ending, lambda: answer({}))
+        elif starts:
+            _Wait(services, _is_starting, lambda: _tell_failures(services, answer))
         else:
             answer({})
 
+    def _tell_unit(
+        self, unit: SocketUnit, does: Callable[[SocketUnit], None], *, starts: bool
+    ) -> str:
+        busy = self._supervisor.manager.busy_service(unit)
+        if starts and busy and not unit.life.is_open:
+            return f"{busy} runs already; stop it first"
+        does(unit)
+        return unit.problem if unit.life.state is Unit.FAILED else ""
+
 
 class _Wait:
-    """Waits until nothing of what has stepped down, or was stopped, is left."""
+    """Calls back when there is no service any more that is waited for."""
 
-    def __init__(self, services: Sequence[Service], done: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        services: Sequence[Service],
+        waits_for: Callable[[Service], bool],
+        done: Callable[[], None],
+    ) -> None:
         self._services = services
+        self._waits_for = waits_for
         self._done = done
         self._over = False
         for service in services:
@@ -223,14 +238,30 @@ class _Wait:
         self._look(None)
 
     def _look(self, _service: Service | None) -> None:
-        if self._over:
+        if self._over or any(map(self._waits_for, self._services)):
             return
-        left = [one for one in self._services if one.former or (one.stopping and one.current)]
-        if not left:
-            self._over = True
-            for service in self._services:
-                service.unwatch(self._look)
-            self._done()
+        self._over = True
+        for service in self._services:
+            service.unwatch(self._look)
+        self._done()
+
+
+def _is_ending(service: Service) -> bool:
+    """Whether something is left of what has stepped down, or was stopped."""
+    return bool(service.former or (service.stopping and service.current))
+
+
+def _is_starting(service: Service) -> bool:
+    return service.is_restarting or (service.is_active and not service.is_up)
+
+
+def _tell_failures(services: Sequence[Service], answer: Reply) -> None:
+    failed = [
+        f"{one.name}: {one.last_failure or one.result}"
+        for one in services
+        if not one.is_up and one.result not in (SUCCESS, SKIPPED)
+    ]
+    answer({"error": "; ".join(failed), "status": _FAILED} if failed else {})
 
 
 # --- as JSON --------------------------------------------------------------------------------------

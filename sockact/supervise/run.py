@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from sockact import service_directives as d
 from sockact.activation import notify
+from sockact.activation.launch import chosen_ports
 from sockact.errors import NotifyError, SockactError
 from sockact.rendezvous.arrive import Parked, close_parked
 from sockact.rendezvous.change import Change
@@ -91,6 +92,7 @@ class Supervisor:
         self._rest = SocketSet()
         self._told_ready = False
         self._wants_end = False
+        self._has_failed = False
         self._out_of_step = False
         self._is_hung_up = False
         self._mirrored: weakref.WeakSet[Service] = weakref.WeakSet()
@@ -132,6 +134,8 @@ class Supervisor:
             self._catch_signals()
             become_subreaper()
             parked = self._boot()
+            if self._has_failed:
+                return 1
             self._begin(parked)
             while not self._is_finished():
                 self._has_changed = False
@@ -182,7 +186,8 @@ class Supervisor:
                 return []
         for unit in manager.units.values():
             if unit.life.state is not Unit.START_OPEN:
-                raise BootError(f"{unit.name}: {unit.problem}")
+                self._has_failed = True  # it has said why
+                return []
         manager.gathering = False
         units = list(manager.units.values())
         opening = Opening(lambda spec: self._inheritance.open(spec, self._open_or_take))
@@ -272,6 +277,9 @@ class Supervisor:
         count = sum(len(unit.sockets) for unit in self.manager.units.values())
         generation = f"generation {self.tenure.estate.generation}, " if self.tenure else ""
         logger.info("%s%s", generation, f"{count} socket{'s' if count != 1 else ''} open")
+        for unit in self.manager.units.values():
+            for name, ports in chosen_ports(unit.sockets).items():
+                log(logging.INFO, unit.name, f"the kernel chose: {name}={ports}")
 
     def _try(self) -> None:
         """Start everything beside the former owner, and vote when it is ready."""
@@ -338,7 +346,9 @@ class Supervisor:
         with contextlib.suppress(NotifyError):
             notify.stopping()
         self._were_active = [
-            name for name, service in self.manager.services.items() if service.is_active
+            name
+            for name, service in self.manager.services.items()
+            if service.is_active or service.is_waiting
         ]
         self.house.ending = True
         self.manager.stop_services(instances=False)
@@ -375,6 +385,8 @@ class Supervisor:
         if self.tenure is None or self.place is not Place.SERVING:
             self._out_of_step = True
             return
+        if self.replacement is not None:
+            self.replacement.give_up("other sockets are open than when it began")
         present = list(self.manager.sockets())
         flat = SocketSet(entry for _, sockets in present for entry in sockets)
         specs = [SocketSpec(spec.name, _listeners(sockets)) for spec, sockets in present]
@@ -549,8 +561,10 @@ class Supervisor:
         if self.settings.passes_status and self.manager.is_quiet and not self.manager.units:
             return True
         if self.manager.is_dead:
-            problems = [unit.problem for unit in self.manager.units.values() if unit.problem]
+            units = self.manager.units.values()
+            problems = [unit.problem for unit in units if unit.problem]
             problems += [s.last_failure for s in self.manager.services.values() if s.last_failure]
+            problems += [f"{unit.name}: {unit.life.result}" for unit in units]
             self.failure = problems[0] if problems else ""
             return True
         return False
@@ -609,7 +623,3 @@ def _wait_for_signal() -> None:
 
 def _listeners(sockets: SocketSet) -> tuple[ListenerSpec, ...]:
     return tuple(entry.listener for entry in sockets if entry.listener is not None)
-
-
-class BootError(SockactError, OSError):
-    """A unit could not be started."""

@@ -279,7 +279,7 @@ class Running:
         try:
             given = self._given()
             self._listen()
-            main = self._spawn(command, given, self._main_executed, self._main_ended, main=True)
+            main = self._spawn(command, given, self._main_executed, self._main_ended)
         except (SockactError, OSError) as error:
             self._complain(str(error))
             status = _status_of(error)
@@ -298,14 +298,19 @@ class Running:
 
     def _start_control(self, directive: str, index: int) -> None:
         command = self.spec.get(_COMMANDS[directive])[index]
+        given = Given()
         try:
+            if self._preparer.shares_sockets:
+                given = self._given()
             self._listen()
             self._control = self._spawn(
-                command, Given(), lambda _error: None, self._control_ended, main=False
+                command, given.only_sockets(), lambda _error: None, self._control_ended, directive
             )
         except (SockactError, OSError) as error:
             self._complain(f"{directive}: {error}")
             self._acts += self.life.command_ended("resources", self._house.now())
+        finally:
+            given.close()
 
     def _spawn(
         self,
@@ -313,14 +318,14 @@ class Running:
         given: Given,
         executed: Callable[[SockactError | None], None],
         ended: Callable[[Exit], None],
-        *,
-        main: bool,
+        directive: str = "ExecStart",
     ) -> Process:
+        main = directive == "ExecStart"
         variables = {**self._variables, "INVOCATION_ID": self.invocation}
         # A process for one connection is started by the shortest way there is: nothing that only
         # the new process itself can do.
         pids = [] if self._brief else ["SYSTEMD_EXEC_PID"]
-        if self._ear is not None:
+        if self._ear is not None and (main or self._access in (Access.EXEC, Access.ALL)):
             variables["NOTIFY_SOCKET"] = self._ear.address
         if main and self._store is not None and self._store.maximum:
             variables["FDSTORE"] = str(self._store.maximum)
@@ -329,10 +334,11 @@ class Running:
             pids.append("WATCHDOG_PID")
         if not main and self.pid:
             variables["MAINPID"] = str(self.pid)
-        if self.exit is not None and not main:
+        if directive in ("ExecStop", "ExecStopPost"):
             variables["SERVICE_RESULT"] = self.life.result
-            variables["EXIT_CODE"] = self.exit.code
-            variables["EXIT_STATUS"] = self.exit.status_text
+            if self.exit is not None:
+                variables["EXIT_CODE"] = self.exit.code
+                variables["EXIT_STATUS"] = self.exit.status_text
         dies = self._house.death_signal and not self._brief
         death = self.spec.get(d.KILL_SIGNAL) if dies else 0
         execution = self._preparer.prepare(

@@ -206,7 +206,6 @@ class UnitLife:
         """Do what is due."""
         if self._until is None or self._until > now:
             return ()
-        self._until = None
         if self.state is _U.LIMITED:
             self._limit = RateLimit(*self.rules.trigger)
             return self._occurs(_O.LATE, now)

@@ -59,6 +59,7 @@ _REASONS = (
     (("TTY", "Utmp"), _TERMINAL),
     (("Syslog", "Log"), _LOG),
     (("ExecSearchPath",), "write the path of the program"),
+    (("MemoryDenyWriteExecute",), _CONFINE),
     (("Slice", "Delegate", "OOMPolicy", "ManagedOOM", "Tasks", "Memory", "DefaultMemory",
       "DefaultStartup", "Startup", "CPUAccounting", "CPUPressure", "CPUQuota", "CPUShares",
       "CPUWeight", "Allowed", "Device", "Disable", "BlockIO", "IO", "IP"), _CGROUP),

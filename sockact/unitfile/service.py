@@ -308,7 +308,7 @@ def read_setting(name: str, text: str, origin: Origin) -> tuple[Directive[object
                       origin, origin)  # fmt: skip
     builder.set(item, row)
     if builder.diagnostics:
-        raise ValueError(builder.diagnostics[0].message)
+        raise ValueError(builder.diagnostics[0].message.removesuffix("; this line is ignored"))
     return row, builder.finished().get(row.name, Setting(row.default, origin))
 
 

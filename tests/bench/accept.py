@@ -131,7 +131,9 @@ def _run(settings: str = "") -> Callable[[Tools, int, list[str]], Command]:
     def command(tools: Tools, port: int, child: list[str]) -> Command:
         unit = tools.directory / f"bench-{port}.socket"
         unit.write_text(
-            "\n".join(["[Socket]", f"ListenStream=127.0.0.1:{port}", "Accept=yes", *_UNLIMITED, ""]),
+            "\n".join(
+                ["[Socket]", f"ListenStream=127.0.0.1:{port}", "Accept=yes", *_UNLIMITED, ""]
+            ),
             encoding="ascii",
         )
         service = tools.directory / f"bench-{port}@.service"

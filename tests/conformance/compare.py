@@ -126,12 +126,16 @@ def flat(prefix: str, value: object) -> Iterator[tuple[str, object]]:
         yield prefix, value
 
 
-def _in_order(probe: dict[str, Any]) -> dict[str, object]:
+def in_order(probe: dict[str, Any]) -> dict[str, object]:
     """Sort by name: of several units of one service, systemd's order is that of a hash table."""
     if len(probe["names"]) != len(probe["fds"]):
         return dict(probe)
     order = sorted(range(len(probe["names"])), key=lambda index: str(probe["names"][index]))
-    return {**probe, **{key: [probe[key][index] for index in order] for key in ("names", "fds")}}
+    names, fds = ([probe[key][index] for index in order] for key in ("names", "fds"))
+    environ = dict(probe["environ"])
+    if "LISTEN_FDNAMES" in environ:
+        environ["LISTEN_FDNAMES"] = ":".join(names)
+    return {**probe, "names": names, "fds": fds, "environ": environ}
 
 
 # Of what a program sees, what ``sockact exec`` decides; everything else stays what it was.
@@ -152,7 +156,7 @@ def verdict(report: Report) -> Iterator[tuple[str, object]]:
     if report["probe"] is not None:
         yield from flat("after", report["after"])
         probe: Any = report["probe"]
-        yield from flat("", _in_order(probe))
+        yield from flat("", in_order(probe))
 
 
 def differences(

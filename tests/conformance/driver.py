@@ -59,7 +59,7 @@ Report = dict[str, object]
 
 def probe_command(out: Path, python: str = sys.executable) -> str:
     """Return the shell command that saves the state of the process and becomes the probe."""
-    return f"cat /proc/self/status > '{out}.status'; exec {python} -I -S {PROBE} '{out}'"
+    return f"/bin/cat /proc/self/status > '{out}.status'; exec {python} -I -S {PROBE} '{out}'"
 
 
 def install_probe() -> None:

@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,152 +33,340 @@ _ALONE = "[Unit]\nDefaultDependencies=no\n"
 _PROBE = re.compile(r"<([\w-]+)>")
 # The interpreter may be where only root gets to, and its library beside it.
 _HERE = Path("/run/python")
-_PYTHON = (
-    f"env LD_LIBRARY_PATH={_HERE}/lib"
-    f" {_HERE / Path(sys.executable).resolve().relative_to(Path(sys.base_prefix).resolve())}"
-)
+_PYTHON = str(_HERE / Path(sys.executable).resolve().relative_to(Path(sys.base_prefix).resolve()))
 _CHANGING = ("INVOCATION_ID", "SYSTEMD_EXEC_PID", "LC_CTYPE")
 
 Report = dict[str, Any]
 
 # Every command of a service.
-_ALL = "".join(
-    f"{directive}=<{directive}>\n"
+_ALL = [
+    f"{directive}=<{directive}>"
     for directive in ("ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost", "ExecStop",
                       "ExecStopPost")
-)  # fmt: skip
-_TWO = "ListenStream=/run/t/%N\nListenDatagram=/run/t/%N.d\n"
-_ONE = "ListenStream=/run/t/%N\n"
+]  # fmt: skip
+_ONE = "ListenStream=/run/t/%N"
+_TWO = [_ONE, "ListenDatagram=/run/t/%N.d"]
 
-# Lines of [Socket], and of [Service]; <x> is a probe. Without Type= it is oneshot.
-CASES: dict[str, tuple[str, str]] = {
-    "plain": ("", "ExecStart=<start>"),
-    "simple": ("", "Type=simple\nExecStart=<start>"),
-    "exec": ("", "Type=exec\nExecStart=<start>"),
-    "several": ("", "ExecStart=<one>\nExecStart=<two>"),
-    # Who it is.
-    "user": ("", "User=nobody\n" + _ALL),
-    "user-number": ("", "User=65534\nExecStart=<start>"),
-    "user-and-group": ("", "User=games\nGroup=adm\nSupplementaryGroups=daemon 4\nExecStart=<start>"),
-    "user-in-groups": ("", "User=games\nSupplementaryGroups=adm daemon\nExecStart=<start>"),
-    "root": ("", "User=root\nExecStart=<start>"),
-    "group": ("", "Group=daemon\nExecStart=<start>"),
-    "group-number": ("", "Group=1\nExecStart=<start>"),
-    "groups": ("", "SupplementaryGroups=daemon games\nExecStart=<start>"),
-    "privileged": ("", "User=nobody\nUMask=077\nWorkingDirectory=/run/t\nNice=3\n"
-                   "ExecStartPre=+<pre>\nExecStart=<start>\nExecStartPost=!<post>"),
-    "privileged-main": ("", "User=nobody\nLimitNPROC=300\nExecStart=+<start>"),
-    "same-user-main": ("", "User=nobody\nSupplementaryGroups=daemon\nExecStart=!<start>"),
-    "user-unknown": ("", "User=no-such-user\nExecStart=<start>"),
-    "group-unknown": ("", "Group=no-such-group\nExecStart=<start>"),
-    "user-without-entry": ("", "User=4242\nExecStart=<start>"),
-    # Where it is, and what it may do.
-    "directory": ("", "WorkingDirectory=/run/t\n" + _ALL),
-    "directory-home": ("", "User=games\nWorkingDirectory=~\nExecStart=<start>"),
-    "directory-of-root": ("", "WorkingDirectory=~\nExecStart=<start>"),
-    "directory-missing": ("", "WorkingDirectory=/run/none\nExecStart=<start>"),
-    "directory-optional": ("", "WorkingDirectory=-/run/none\nExecStart=<start>"),
-    "directory-no-home": ("", "User=nobody\nWorkingDirectory=~\nExecStart=<start>"),
-    "directory-not-ours": ("", "User=nobody\nWorkingDirectory=/run/private\nExecStart=<start>"),
-    "umask": ("", "UMask=0137\n" + _ALL),
-    "limits": ("", "LimitCPU=1000\nLimitFSIZE=1G\nLimitDATA=2G\nLimitSTACK=4M:8M\nLimitCORE=0:1M\n"
-               "LimitRSS=3G\nLimitNOFILE=200:300\nLimitAS=4G\nLimitNPROC=5000\nLimitMEMLOCK=64K\n"
-               "LimitLOCKS=50\nLimitSIGPENDING=60\nLimitMSGQUEUE=70000\nLimitNICE=+1\n"
-               "LimitRTPRIO=5\nLimitRTTIME=1s\n" + _ALL),
-    "limits-infinite": ("", "LimitCORE=infinity\nLimitCPU=infinity\nLimitMEMLOCK=infinity\n"
-                        "LimitNOFILE=128:infinity\nExecStart=<start>"),
-    "limits-of-a-user": ("", "User=nobody\nLimitNOFILE=100:200\nLimitCORE=0\nExecStart=<start>"),
-    "nice": ("", "Nice=7\nOOMScoreAdjust=100\n" + _ALL),
-    "nice-negative": ("", "Nice=-5\nOOMScoreAdjust=-100\nUser=nobody\nExecStart=<start>"),
-    "sigpipe": ("", "IgnoreSIGPIPE=no\n" + _ALL),
-    # Its variables.
-    "environment": ("", "Environment=A=1 B=2\nUnsetEnvironment=PATH A\nPassEnvironment=LANG\n" + _ALL),
-    "environment-over": ("", "User=games\nEnvironment=HOME=/x USER=y LOGNAME=z SHELL=/w PATH=/p\n"
-                         "Environment=INVOCATION_ID=i LANG=l TERM=t\nExecStart=<start>"),
-    "environment-over-ours": (_ONE, "NotifyAccess=all\nWatchdogSec=1min\nFileDescriptorStoreMax=2\n"
-                              "Environment=NOTIFY_SOCKET=/n WATCHDOG_USEC=5 FDSTORE=7\n"
-                              "Environment=LISTEN_FDNAMES=other\nExecStart=<start>"),
-    "environment-over-count": (_TWO, "Environment=LISTEN_FDS=1\nExecStart=<start>"),
-    "environment-over-pids": (_ONE, "WatchdogSec=1min\nType=simple\n"
-                              "Environment=LISTEN_PID=x WATCHDOG_PID=y SYSTEMD_EXEC_PID=z\n"
-                              "ExecStart=<start>"),
-    "environment-unset": (_ONE, "User=games\nWatchdogSec=1min\nType=simple\nUnsetEnvironment=HOME "
-                          "LISTEN_FDNAMES LISTEN_PID LISTEN_PIDFDID WATCHDOG_PID INVOCATION_ID\n"
-                          "ExecStart=<start>"),
-    "environment-unset-value": (_ONE, "UnsetEnvironment=LISTEN_FDNAMES=x PATH=/nothing\n"
-                                "ExecStart=<start>"),
-    # What it is told, and whom it may tell.
-    "notify": ("", "Type=notify\n" + _ALL),
-    "notify-access": ("", "NotifyAccess=exec\n" + _ALL),
-    "notify-access-all": ("", "NotifyAccess=all\n" + _ALL),
-    "watchdog": ("", "Type=simple\nWatchdogSec=20\n" + _ALL),
-    "store": ("", "FileDescriptorStoreMax=3\n" + _ALL),
-    "commands": (_TWO, _ALL),
-    "stopped": (_ONE, "Type=simple\nExecStart=/bin/sleep 1000\nExecStop=<stop>\n"
-                "ExecStopPost=<stop-post>"),
-    "failed": (_ONE, "Type=simple\nExecStart=/bin/sh -c 'exit 3'\nExecStop=<stop>\n"
-               "ExecStopPost=<stop-post>"),
-    "killed": (_ONE, "Type=simple\nExecStart=/bin/sh -c 'kill -KILL $$$$'\n"
-               "ExecStopPost=<stop-post>"),
-    "no-condition": (_ONE, "ExecCondition=/bin/false\nExecStart=<start>\nExecStopPost=<stop-post>"),
-    "pre-fails": (_ONE, "ExecStartPre=/bin/false\nExecStart=<start>\nExecStopPost=<stop-post>"),
-    # Its sockets.
-    "sockets": (_TWO, "ExecStart=<start>"),
-    "sockets-non-blocking": (_TWO, "NonBlocking=yes\nExecStart=<start>"),
-    "sockets-blocking": (_TWO, "NonBlocking=no\nExecStart=<start>"),
-    "sockets-named": (_TWO + "FileDescriptorName=name", "ExecStart=<start>"),
-    "sockets-of-others": ("", "Sockets=sockets.socket sockets-named.socket\nExecStart=<start>"),
-    "sockets-and-others": (_ONE, "Sockets=sockets-named.socket\nExecStart=<start>"),
-    "sockets-user": (_ONE + "SocketUser=games\nSocketMode=0600", "User=games\nExecStart=<start>"),
-    "sockets-many": (_ONE + "".join(f"ListenFIFO=/run/t/%N.{n}\n" for n in range(20)),
-                     "ExecStart=<start>"),
-    "sockets-privileged": (_ONE, "User=nobody\nExecStart=+<start>"),
-    "other-service": (_ONE + "Service=started-by-other.service", ""),
-    "started-by-other": ("", "ExecStart=<start>"),
-    # Its standard streams.
-    "streams": ("", "StandardOutput=null\n" + _ALL),
-    "streams-null": ("", "StandardOutput=null\nStandardError=null\nExecStart=<start>"),
-    "streams-default": ("", "ExecStart=<start>"),
-    "streams-inherit": ("", "StandardOutput=inherit\nExecStart=<start>"),
-    "streams-file": ("", "StandardInput=file:/run/t/plain\nStandardOutput=file:/run/out/%N.o\n"
-                     "StandardError=file:/run/out/%N.e\nExecStart=<start>"),
-    "streams-one-file": ("", "StandardInput=file:/run/out/%N.o\nStandardOutput=file:/run/out/%N.o\n"
-                         "StandardError=file:/run/out/%N.o\nExecStart=<start>"),
-    "streams-append": ("", "StandardOutput=append:/run/out/%N.o\n"
-                       "StandardError=append:/run/out/%N.o\n" + _ALL),
-    "streams-truncate": ("", "StandardOutput=truncate:/run/out/%N.o\n"
-                         "StandardError=truncate:/run/out/%N.e\nExecStart=<start>"),
-    "streams-of-a-user": ("", "User=nobody\nUMask=027\nStandardOutput=append:/run/out/%N.o\n"
-                          "StandardError=inherit\nExecStart=<start>"),
-    "streams-error-only": ("", "StandardOutput=null\nStandardError=inherit\nExecStart=<start>"),
-    "streams-missing": ("", "StandardInput=file:/run/none\nExecStart=<start>"),
-    "streams-no-directory": ("", "StandardOutput=append:/run/none/x\nExecStart=<start>"),
-    "streams-input-inherited": ("", "StandardInput=file:/run/t/plain\nStandardOutput=inherit\n"
-                                "StandardError=inherit\nExecStart=<start>"),
-    "streams-socket": (_ONE, "StandardInput=socket\nExecStart=<start>"),
-    "streams-socket-all": (_ONE, "StandardInput=socket\nStandardOutput=socket\nStandardError=socket\n"
-                           "ExecStart=<start>"),
-    "streams-socket-output": (_ONE, "StandardOutput=socket\nStandardError=null\nExecStart=<start>"),
-    "streams-socket-null": (_ONE, "StandardInput=socket\nStandardOutput=null\nExecStart=<start>"),
-    "streams-socket-commands": (_ONE, "StandardInput=socket\nStandardError=null\n" + _ALL),
-    "streams-socket-non-blocking": (_ONE, "StandardInput=socket\nNonBlocking=yes\nExecStart=<start>"),
-    "streams-socket-two": (_TWO, "StandardInput=socket\nExecStart=<start>"),
-    "streams-socket-none": ("", "StandardInput=socket\nExecStart=<start>"),
-    "streams-fd": (_TWO + "FileDescriptorName=stdin", "StandardInput=fd\nExecStart=<start>"),
-    "streams-fd-named": (_TWO + "FileDescriptorName=x", "StandardInput=fd:x\nStandardOutput=fd:x\n"
-                         "StandardError=null\nExecStart=<start>"),
-    "streams-fd-commands": (_ONE + "FileDescriptorName=x", "StandardInput=fd:x\n"
-                            "StandardOutput=null\n" + _ALL),
-    "streams-fd-unknown": (_ONE, "StandardInput=fd:nothing\nExecStart=<start>"),
-    # A process for each connection.
-    "accept": (_ONE + "Accept=yes", "ExecStart=<start>"),
-    "accept-all": (_ONE + "Accept=yes", "User=games\nNotifyAccess=all\n" + _ALL),
-    "accept-non-blocking": (_ONE + "Accept=yes", "NonBlocking=yes\nExecStart=<start>"),
-    "accept-inetd": (_ONE + "Accept=yes", "StandardInput=socket\nStandardError=null\n" + _ALL),
-    "accept-output": (_ONE + "Accept=yes", "StandardOutput=socket\nExecStart=<start>"),
-    "accept-name": (_ONE + "Accept=yes", "Environment=NAME=%p WHAT=%n\nUnsetEnvironment=WHAT\n"
-                    "WorkingDirectory=/run/t\nUMask=027\nNice=1\nExecStart=<start>"),
-}  # fmt: skip
+CASES: dict[str, tuple[str, str]] = {}
+"""The lines of [Socket], and of [Service], in which ``<x>`` is a probe."""
+
+
+def _case(name: str, *lines: str, socket: Iterable[str] = ()) -> None:
+    kind = "" if any(line.startswith("Type=") for line in lines) or not lines else "Type=oneshot\n"
+    CASES[name] = ("\n".join(socket), kind + "\n".join(lines))
+
+
+_case("plain", "ExecStart=<start>")
+_case("simple", "Type=simple", "ExecStart=<start>")
+_case("exec", "Type=exec", "ExecStart=<start>")
+_case("several", "ExecStart=<one>", "ExecStart=<two>")
+
+# Who it is.
+_case("user", "User=nobody", *_ALL)
+_case("user-number", "User=65534", "ExecStart=<start>")
+_case(
+    "user-and-group", "User=games", "Group=adm", "SupplementaryGroups=daemon 4", "ExecStart=<start>"
+)
+_case("user-in-groups", "User=games", "SupplementaryGroups=adm daemon", "ExecStart=<start>")
+_case("root", "User=root", "ExecStart=<start>")
+_case("group", "Group=daemon", "ExecStart=<start>")
+_case("group-number", "Group=1", "ExecStart=<start>")
+_case("groups", "SupplementaryGroups=daemon games", "ExecStart=<start>")
+_case(
+    "privileged",
+    "User=nobody",
+    "UMask=077",
+    "WorkingDirectory=/run/t",
+    "Nice=3",
+    "ExecStartPre=+<pre>",
+    "ExecStart=<start>",
+    "ExecStartPost=!<post>",
+)
+_case("privileged-main", "User=nobody", "LimitNPROC=300", "ExecStart=+<start>")
+_case("same-user-main", "User=nobody", "SupplementaryGroups=daemon", "ExecStart=!<start>")
+_case("user-unknown", "User=no-such-user", "ExecStart=<start>")
+_case("group-unknown", "Group=no-such-group", "ExecStart=<start>")
+_case("user-without-entry", "User=4242", "ExecStart=<start>")
+
+# Where it is, and what it may do.
+_case("directory", "WorkingDirectory=/run/t", *_ALL)
+_case("directory-home", "User=games", "WorkingDirectory=~", "ExecStart=<start>")
+_case("directory-of-root", "WorkingDirectory=~", "ExecStart=<start>")
+_case("directory-missing", "WorkingDirectory=/run/none", "ExecStart=<start>")
+_case("directory-optional", "WorkingDirectory=-/run/none", "ExecStart=<start>")
+_case("directory-no-home", "User=nobody", "WorkingDirectory=~", "ExecStart=<start>")
+_case("directory-not-ours", "User=nobody", "WorkingDirectory=/run/private", "ExecStart=<start>")
+_case("umask", "UMask=0137", *_ALL)
+_case(
+    "limits",
+    "LimitCPU=1000",
+    "LimitFSIZE=1G",
+    "LimitDATA=2G",
+    "LimitSTACK=4M:8M",
+    "LimitCORE=0:1M",
+    "LimitRSS=3G",
+    "LimitNOFILE=200:300",
+    "LimitAS=4G",
+    "LimitNPROC=5000",
+    "LimitMEMLOCK=64K",
+    "LimitLOCKS=50",
+    "LimitSIGPENDING=60",
+    "LimitMSGQUEUE=70000",
+    "LimitNICE=+1",
+    "LimitRTPRIO=5",
+    "LimitRTTIME=1s",
+    *_ALL,
+)
+_case(
+    "limits-infinite",
+    "LimitCORE=infinity",
+    "LimitCPU=infinity",
+    "LimitMEMLOCK=infinity",
+    "LimitNOFILE=128:infinity",
+    "ExecStart=<start>",
+)
+_case("limits-of-a-user", "User=nobody", "LimitNOFILE=100:200", "LimitCORE=0", "ExecStart=<start>")
+_case("nice", "Nice=7", "OOMScoreAdjust=100", *_ALL)
+_case("nice-negative", "Nice=-5", "OOMScoreAdjust=-100", "User=nobody", "ExecStart=<start>")
+_case("sigpipe", "IgnoreSIGPIPE=no", *_ALL)
+
+# Its variables.
+_case(
+    "environment", "Environment=A=1 B=2", "UnsetEnvironment=PATH A", "PassEnvironment=LANG", *_ALL
+)
+_case(
+    "environment-over",
+    "User=games",
+    "Environment=HOME=/x USER=y LOGNAME=z SHELL=/w PATH=/p",
+    "Environment=INVOCATION_ID=i LANG=l TERM=t",
+    "ExecStart=<start>",
+)
+_case(
+    "environment-over-ours",
+    "NotifyAccess=all",
+    "WatchdogSec=1min",
+    "FileDescriptorStoreMax=2",
+    "Environment=NOTIFY_SOCKET=/n WATCHDOG_USEC=5 FDSTORE=7",
+    "Environment=LISTEN_FDNAMES=other",
+    "ExecStart=<start>",
+    socket=[_ONE],
+)
+_case("environment-over-count", "Environment=LISTEN_FDS=1", "ExecStart=<start>", socket=_TWO)
+_case(
+    "environment-over-pids",
+    "WatchdogSec=1min",
+    "Type=simple",
+    "Environment=LISTEN_PID=x WATCHDOG_PID=y SYSTEMD_EXEC_PID=z",
+    "ExecStart=<start>",
+    socket=[_ONE],
+)
+_case(
+    "environment-unset",
+    "User=games",
+    "WatchdogSec=1min",
+    "Type=simple",
+    "UnsetEnvironment=HOME LISTEN_FDNAMES LISTEN_PID LISTEN_PIDFDID WATCHDOG_PID INVOCATION_ID",
+    "ExecStart=<start>",
+    socket=[_ONE],
+)
+_case(
+    "environment-unset-value",
+    "UnsetEnvironment=LISTEN_FDNAMES=x PATH=/nothing",
+    "ExecStart=<start>",
+    socket=[_ONE],
+)
+
+# What it is told, and whom it may tell.
+_case("notify", "Type=notify", *_ALL)
+_case("notify-access", "NotifyAccess=exec", *_ALL)
+_case("notify-access-all", "NotifyAccess=all", *_ALL)
+_case("watchdog", "Type=simple", "WatchdogSec=20", *_ALL)
+_case("store", "FileDescriptorStoreMax=3", *_ALL)
+_case("commands", *_ALL, socket=_TWO)
+_case(
+    "stopped",
+    "Type=simple",
+    "ExecStart=/bin/sleep 1000",
+    "ExecReload=<reload>",
+    "ExecStop=<stop>",
+    "ExecStopPost=<stop-post>",
+    socket=[_ONE],
+)
+_case(
+    "failed",
+    "Type=simple",
+    "ExecStart=/bin/sh -c 'exit 3'",
+    "ExecStop=<stop>",
+    "ExecStopPost=<stop-post>",
+    socket=[_ONE],
+)
+_case(
+    "killed",
+    "Type=simple",
+    "ExecStart=/bin/sh -c 'kill -KILL $$$$'",
+    "ExecStopPost=<stop-post>",
+    socket=[_ONE],
+)
+_case(
+    "no-condition",
+    "ExecCondition=/bin/false",
+    "ExecStart=<start>",
+    "ExecStopPost=<stop-post>",
+    socket=[_ONE],
+)
+_case(
+    "pre-fails",
+    "ExecStartPre=/bin/false",
+    "ExecStart=<start>",
+    "ExecStopPost=<stop-post>",
+    socket=[_ONE],
+)
+
+# Its sockets.
+_case("sockets", "ExecStart=<start>", socket=_TWO)
+_case("sockets-non-blocking", "NonBlocking=yes", "ExecStart=<start>", socket=_TWO)
+_case("sockets-blocking", "NonBlocking=no", "ExecStart=<start>", socket=_TWO)
+_case("sockets-named", "ExecStart=<start>", socket=[*_TWO, "FileDescriptorName=name"])
+_case("sockets-of-others", "Sockets=sockets.socket sockets-named.socket", "ExecStart=<start>")
+_case("sockets-and-others", "Sockets=sockets-named.socket", "ExecStart=<start>", socket=[_ONE])
+_case(
+    "sockets-user",
+    "User=games",
+    "ExecStart=<start>",
+    socket=[_ONE, "SocketUser=games", "SocketMode=0600"],
+)
+_case(
+    "sockets-many",
+    "ExecStart=<start>",
+    socket=[_ONE, *(f"ListenFIFO=/run/t/%N.{number}" for number in range(20))],
+)
+_case("sockets-privileged", "User=nobody", "ExecStart=+<start>", socket=[_ONE])
+_case("other-service", socket=[_ONE, "Service=started-by-other.service"])
+_case("started-by-other", "ExecStart=<start>")
+
+# Its standard streams.
+_case("streams", "StandardOutput=null", *_ALL)
+_case("streams-null", "StandardOutput=null", "StandardError=null", "ExecStart=<start>")
+_case("streams-default", "ExecStart=<start>")
+_case("streams-inherit", "StandardOutput=inherit", "ExecStart=<start>")
+_case(
+    "streams-file",
+    "StandardInput=file:/run/t/plain",
+    "StandardOutput=file:/run/out/%N.o",
+    "StandardError=file:/run/out/%N.e",
+    "ExecStart=<start>",
+)
+_case(
+    "streams-one-file",
+    "StandardInput=file:/run/out/%N.o",
+    "StandardOutput=file:/run/out/%N.o",
+    "StandardError=file:/run/out/%N.o",
+    "ExecStart=<start>",
+)
+_case(
+    "streams-append",
+    "StandardOutput=append:/run/out/%N.o",
+    "StandardError=append:/run/out/%N.o",
+    *_ALL,
+)
+_case(
+    "streams-truncate",
+    "StandardOutput=truncate:/run/out/%N.o",
+    "StandardError=truncate:/run/out/%N.e",
+    "ExecStart=<start>",
+)
+_case(
+    "streams-of-a-user",
+    "User=nobody",
+    "UMask=027",
+    "StandardOutput=append:/run/out/%N.o",
+    "StandardError=inherit",
+    "ExecStart=<start>",
+)
+_case("streams-error-only", "StandardOutput=null", "StandardError=inherit", "ExecStart=<start>")
+_case("streams-missing", "StandardInput=file:/run/none", "ExecStart=<start>")
+_case("streams-no-directory", "StandardOutput=append:/run/none/x", "ExecStart=<start>")
+_case(
+    "streams-input-inherited",
+    "StandardInput=file:/run/t/plain",
+    "StandardOutput=inherit",
+    "StandardError=inherit",
+    "ExecStart=<start>",
+)
+_case("streams-socket", "StandardInput=socket", "ExecStart=<start>", socket=[_ONE])
+_case(
+    "streams-socket-all",
+    "StandardInput=socket",
+    "StandardOutput=socket",
+    "StandardError=socket",
+    "ExecStart=<start>",
+    socket=[_ONE],
+)
+_case(
+    "streams-socket-output",
+    "StandardOutput=socket",
+    "StandardError=null",
+    "ExecStart=<start>",
+    socket=[_ONE],
+)
+_case(
+    "streams-socket-null",
+    "StandardInput=socket",
+    "StandardOutput=null",
+    "ExecStart=<start>",
+    socket=[_ONE],
+)
+_case("streams-socket-commands", "StandardInput=socket", "StandardError=null", *_ALL, socket=[_ONE])
+_case(
+    "streams-socket-non-blocking",
+    "StandardInput=socket",
+    "NonBlocking=yes",
+    "ExecStart=<start>",
+    socket=[_ONE],
+)
+_case("streams-socket-two", "StandardInput=socket", "ExecStart=<start>", socket=_TWO)
+_case("streams-socket-none", "StandardInput=socket", "ExecStart=<start>")
+_case(
+    "streams-fd",
+    "StandardInput=fd",
+    "ExecStart=<start>",
+    socket=[*_TWO, "FileDescriptorName=stdin"],
+)
+_case(
+    "streams-fd-named",
+    "StandardInput=fd:x",
+    "StandardOutput=fd:x",
+    "StandardError=null",
+    "ExecStart=<start>",
+    socket=[*_TWO, "FileDescriptorName=x"],
+)
+_case(
+    "streams-fd-commands",
+    "StandardInput=fd:x",
+    "StandardOutput=null",
+    *_ALL,
+    socket=[_ONE, "FileDescriptorName=x"],
+)
+_case("streams-fd-unknown", "StandardInput=fd:nothing", "ExecStart=<start>", socket=[_ONE])
+
+# A process for each connection.
+_case("accept", "ExecStart=<start>", socket=[_ONE, "Accept=yes"])
+_case("accept-all", "User=games", "NotifyAccess=all", *_ALL, socket=[_ONE, "Accept=yes"])
+_case("accept-non-blocking", "NonBlocking=yes", "ExecStart=<start>", socket=[_ONE, "Accept=yes"])
+_case(
+    "accept-inetd", "StandardInput=socket", "StandardError=null", *_ALL, socket=[_ONE, "Accept=yes"]
+)
+_case("accept-output", "StandardOutput=socket", "ExecStart=<start>", socket=[_ONE, "Accept=yes"])
+_case(
+    "accept-name",
+    "Environment=NAME=%p WHAT=%n",
+    "UnsetEnvironment=WHAT",
+    "WorkingDirectory=/run/t",
+    "UMask=027",
+    "Nice=1",
+    "ExecStart=<start>",
+    socket=[_ONE, "Accept=yes"],
+)
 
 
 def probes() -> dict[str, list[str]]:
@@ -196,11 +384,9 @@ def _accepts(case: str) -> bool:
 def _service(case: str) -> str:
     def command(match: re.Match[str]) -> str:
         text = probe_command(OUT / f"{case}.{match[1]}", _PYTHON).replace('"', '\\"')
-        return f'/bin/sh -c "{text}"'
+        return f'/bin/sh -c "export LD_LIBRARY_PATH={_HERE}/lib; {text}"'
 
-    lines = CASES[case][1]
-    kind = "" if "Type=" in lines else "Type=oneshot\n"
-    return f"[Service]\n{kind}{_PROBE.sub(command, lines)}\n"
+    return f"[Service]\n{_PROBE.sub(command, CASES[case][1])}\n"
 
 
 def install(units: Path) -> None:
@@ -250,8 +436,8 @@ class _Real:
         blocks = (dict(line.split("=", 1) for line in b.splitlines()) for b in shown.split("\n\n"))
         return {block["Id"]: block["SubState"] for block in blocks}
 
-    def stop(self, *services: str) -> None:
-        self._systemctl("stop", *services)
+    def command(self, command: str, service: str) -> None:
+        self._systemctl(command, service)
 
     def end(self) -> None:
         pass
@@ -287,8 +473,8 @@ class _Ours:
         report = self._control("status", *services)["report"]
         return {one["name"]: one["state"] for one in report["services"]}
 
-    def stop(self, *services: str) -> None:
-        self._control("stop", *services)
+    def command(self, command: str, service: str) -> None:
+        self._control(command, service)
 
     def end(self) -> None:
         self._process.send_signal(signal.SIGTERM)
@@ -309,12 +495,16 @@ def _connect(path: str) -> None:
         client.recv(1)
 
 
-def _until_over(side: _Real | _Ours, services: Iterable[str]) -> None:
+def _until(holds: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + SECONDS
-    while left := [n for n, state in side.states(services).items() if state not in _OVER]:
+    while not holds():
         if time.monotonic() > deadline:
-            raise SystemExit(f"these do not end: {' '.join(left)}")
+            raise SystemExit(f"never {what}")
         time.sleep(0.05)
+
+
+def _until_over(side: _Real | _Ours, services: Iterable[str]) -> None:
+    _until(lambda: _OVER >= {*side.states(services).values()}, f"over: {services}")
 
 
 def main() -> None:
@@ -328,14 +518,18 @@ def main() -> None:
     Path("/run/t/plain").write_text("plain\n", encoding="ascii")
     Path("/run/private").mkdir(mode=0o700)
     sockets = [f"{case}.socket" for case, (lines, _) in CASES.items() if lines]
-    services = [f"{case}.service" for case, (_, lines) in CASES.items() if lines and not _accepts(case)]
+    services = [
+        f"{case}.service" for case, (_, lines) in CASES.items() if lines and not _accepts(case)
+    ]
     services += [f"started-{case}.service" for case in started.STARTED]
     side = {"real": _Real, "ours": _Ours}[which]()
     side.begin(units, sockets, services)
     for case in filter(_accepts, CASES):
         _connect(f"/run/t/{case}")
     _until_over(side, [name for name in services if name != _STAYS])
-    side.stop(_STAYS)
+    side.command("reload", _STAYS)
+    _until(lambda: side.states([_STAYS])[_STAYS] == "running", "reloaded")
+    side.command("stop", _STAYS)
     _until_over(side, [_STAYS])
     side.end()
     found: dict[str, object] = {}

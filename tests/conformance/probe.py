@@ -32,11 +32,13 @@ OPTIONS = {
 TEXT_OPTIONS = {"SO_BINDTODEVICE": (_SOL, 25), "TCP_CONGESTION": (_TCP, 13)}
 # Fields of /proc/self/status, proc_pid_status(5).
 _STATUS = {
-    "Umask": "umask", "SigBlk": "blocked", "SigIgn": "ignored", "CapInh": "capabilities.inheritable",
+    "Umask": "umask", "SigBlk": "blocked", "CapInh": "capabilities.inheritable",
     "CapPrm": "capabilities.permitted", "CapEff": "capabilities.effective",
     "CapBnd": "capabilities.bounding", "CapAmb": "capabilities.ambient",
     "NoNewPrivs": "no_new_privileges", "Seccomp": "seccomp",
 }  # fmt: skip
+# Two signals that libc keeps for itself, and may leave ignored: it is its own matter (nptl(7)).
+_OF_LIBC = 3 << 31
 # Variables whose value is another one each time, and what is written down of them.
 _CHANGING = ("INVOCATION_ID", "JOURNAL_STREAM", "NOTIFY_SOCKET", "SO_COOKIE")
 LIMITS = ("CPU", "FSIZE", "DATA", "STACK", "CORE", "RSS", "NPROC", "NOFILE", "MEMLOCK", "AS",
@@ -135,6 +137,11 @@ def _environ() -> dict[str, str]:
     return found
 
 
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read().strip()
+
+
 def main() -> None:
     """Look around and write down what there is."""
     count = int(os.environ.get("LISTEN_FDS", "0"))
@@ -142,8 +149,6 @@ def main() -> None:
         status = dict(line.split(":\t", 1) for line in file if ":\t" in line)
     # Standard descriptors, the passed ones, and the one with which this list is read.
     extra = sorted(int(name) for name in os.listdir("/proc/self/fd"))[3 + count + 1 :]
-    with open("/proc/self/oom_score_adj", encoding="ascii") as file:
-        oom_score_adjust = int(file.read())
     report = {
         "names": os.environ.get("LISTEN_FDNAMES", "").split(":"),
         "pid_is_ours": os.environ.get("LISTEN_PID") == str(os.getpid()),
@@ -156,7 +161,13 @@ def main() -> None:
         "environ": _environ(),
         "limits": {name: resource.getrlimit(number) for number, name in enumerate(LIMITS)},
         "nice": os.getpriority(os.PRIO_PROCESS, 0),
-        "oom_score_adjust": oom_score_adjust,
+        "oom_score_adjust": _read("/proc/self/oom_score_adj"),
+        "scheduler": os.sched_getscheduler(0),
+        "processors": sorted(os.sched_getaffinity(0)),
+        "timer_slack": _read("/proc/self/timerslack_ns"),
+        "core_filter": _read("/proc/self/coredump_filter"),
+        "personality": _read("/proc/self/personality"),
+        "ignored": int(status["SigIgn"], 16) & ~_OF_LIBC,
         "leads": [os.getsid(0) == os.getpid(), os.getpgid(0) == os.getpid()],
     } | {ours: status[theirs].strip() for theirs, ours in _STATUS.items() if theirs in status}
     with open(sys.argv[1] + ".new", "w", encoding="ascii") as file:
