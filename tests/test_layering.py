@@ -623,11 +623,13 @@ MAY_IMPORT = {
         "rendezvous.takeover",
         "sockets.socketset",
         "supervise.house",
+        "supervise.instance",
         "supervise.listen",
         "supervise.manage",
         "supervise.renew",
         "supervise.serve",
         "supervise.settings",
+        "supervise.tables",
     ],
     "supervise.restarts": ["service_directives", "spec", "supervise.instance"],
     "supervise.revive": [
@@ -639,6 +641,7 @@ MAY_IMPORT = {
         "supervise.open",
     ],
     "supervise.run": [
+        "activation.launch",
         "activation.notify",
         "errors",
         "rendezvous.arrive",
@@ -667,6 +670,7 @@ MAY_IMPORT = {
         "supervise.tables",
     ],
     "supervise.serve": [
+        "activation.execution",
         "activation.hear",
         "activation.message",
         "errors",
@@ -743,7 +747,6 @@ MAY_IMPORT = {
     "cli.run": ["cli.arguments", "cli.definitions", "cli.program", "cli.rendezvous", "cli.serving"],
     "cli.serving": [
         "__init__",
-        "activation.program",
         "cli.definitions",
         "cli.exits",
         "cli.logs",

@@ -37,6 +37,7 @@ class Reactor:
     def __init__(self) -> None:
         """Begin with nothing to wait for."""
         self._selector = selectors.DefaultSelector()
+        self._keys: dict[int, selectors.SelectorKey] = {}
         self._posted: collections.deque[Callable[[], None]] = collections.deque()
         self._timed: list[Timed] = []
         try:
@@ -55,17 +56,14 @@ class Reactor:
 
     def watch(self, fd: int, events: int, callback: Callable[[], None]) -> None:
         """Call `callback` whenever `fd` is ready for `events`; a second call changes the first."""
-        try:
-            self._selector.modify(fd, events, callback)
-        except KeyError:
-            self._selector.register(fd, events, callback)
+        known = fd in self._keys
+        place = self._selector.modify if known else self._selector.register
+        self._keys[fd] = place(fd, events, callback)
 
     def unwatch(self, fd: int) -> None:
         """Forget `fd`; to be called before it is closed (epoll(7), Q6)."""
-        try:
+        if self._keys.pop(fd, None) is not None:
             self._selector.unregister(fd)
-        except KeyError:
-            return
 
     def add(self, timed: Timed) -> None:
         """Call `timed` when it is due, from now on."""
@@ -104,8 +102,12 @@ class Reactor:
 
     def timeout(self) -> float | None:
         """Return the seconds until something is due; None if nothing is."""
+        when = self._deadline()
+        return None if when is None else max(0.0, when - time.monotonic())
+
+    def _deadline(self) -> float | None:
         moments = [when for timed in self._timed if (when := timed.deadline()) is not None]
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
+        return min(moments) if moments else None
 
     def step(self, timeout: float | None = 0.0) -> None:
         """Wait at most so many seconds for the next event, and do everything that is due.
@@ -113,15 +115,17 @@ class Reactor:
         What descriptors bring comes before what time brings: a peer's word that has arrived counts,
         however late it is read.
         """
-        due = self.timeout()
-        if timeout == math.inf:
-            timeout = None
-        wait = due if timeout is None else timeout if due is None else min(due, timeout)
+        due = self._deadline()
+        wait = None if timeout is None or timeout == math.inf else timeout
+        if due is not None:
+            left = max(0.0, due - time.monotonic())
+            wait = left if wait is None else min(left, wait)
         for key, _ in self._selector.select(wait):
             # A callback before this one may have ended what this one is about.
-            if not self._closed and self._selector.get_map().get(key.fd) == key:
+            if self._keys.get(key.fd) is key:
                 key.data()
-        now = time.monotonic()
+        if due is None or due > (now := time.monotonic()):
+            return
         for timed in list(self._timed):
             when = timed.deadline()
             if when is not None and when <= now:
@@ -131,6 +135,7 @@ class Reactor:
         """Close its own descriptors; a second time does nothing."""
         if not self._closed:
             self._closed = True
+            self._keys.clear()
             self._selector.close()
             waker, self._waker = self._waker, -1
             os.close(self._woken)

@@ -6,8 +6,13 @@ from types import MappingProxyType
 import attrs
 
 from sockact import directives, service_directives
-from sockact.spec import InetAddress, ServiceSpec, SocketSpec
+from sockact.spec import InetAddress, ServiceSpec, Setting, SocketSpec
 
+_STREAMS = (
+    service_directives.STANDARD_INPUT,
+    service_directives.STANDARD_OUTPUT,
+    service_directives.STANDARD_ERROR,
+)
 _NO_SERVICES: Mapping[str, ServiceSpec] = MappingProxyType({})
 _NO_TEMPLATES: Mapping[str, Callable[[str], ServiceSpec]] = MappingProxyType({})
 
@@ -47,7 +52,8 @@ class Definitions:
     def joined(self) -> "Definitions":
         """Return them with what the services say of the sockets in the units.
 
-        That is NonBlocking=, and with ReusePort=yes and X-Instances= sockets for each process.
+        That is NonBlocking=, which a standard stream never is, and with ReusePort=yes and
+        X-Instances= sockets for each process.
         """
         units = (self._multiplied(self._non_blocking(unit)) for unit in self.units)
         return attrs.evolve(self, units=tuple(units))
@@ -58,9 +64,20 @@ class Definitions:
         if unit.service in self.templates:
             prefix, _, suffix = unit.service.partition("@")
             service = self.templates[unit.service](f"{prefix}@0{suffix}")
-        if service is None or name not in service.settings or name in unit.spec.settings:
+        if service is None or name in unit.spec.settings:
             return unit
-        settings = {**unit.spec.settings, name: service.settings[name]}
+        streams = [
+            service.settings[row.name]
+            for row in _STREAMS
+            if row.name in service.settings and service.get(row).kind == "socket"
+        ]
+        if streams:  # they block, whatever else it says
+            setting = Setting(False, streams[0].origin)
+        elif name in service.settings:
+            setting = service.settings[name]
+        else:
+            return unit
+        settings = {**unit.spec.settings, name: setting}
         return attrs.evolve(unit, spec=attrs.evolve(unit.spec, settings=settings))
 
     def _multiplied(self, unit: UnitDefinition) -> UnitDefinition:

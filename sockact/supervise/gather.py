@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 import attrs
@@ -93,6 +93,14 @@ def service_name(program: str, *, template: bool = False) -> str:
     return f"{stem}@{_SERVICE}" if template else stem + _SERVICE
 
 
+def _told_apart(specs: Iterable[SocketSpec]) -> Iterator[SocketSpec]:
+    """Give units names of their own where several have the same, as inherited sockets may."""
+    counts: dict[str, int] = {}
+    for spec in specs:
+        number = counts[spec.name] = counts.get(spec.name, 0) + 1
+        yield spec if number == 1 else attrs.evolve(spec, name=f"{spec.name}#{number}")
+
+
 def for_command(
     specs: Iterable[SocketSpec], make: Callable[[str], ServiceSpec], program: str, *, eager: bool
 ) -> Definitions:
@@ -107,7 +115,7 @@ def for_command(
     Raises:
         DirectiveError: Some units have Accept=yes, and others do not.
     """
-    specs = tuple(specs)
+    specs = tuple(_told_apart(specs))
     accepting = [spec for spec in specs if spec.get(directives.ACCEPT)]
     if accepting and len(accepting) < len(specs):
         raise DirectiveError(

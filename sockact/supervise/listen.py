@@ -24,6 +24,7 @@ from sockact.supervise.serve import seconds
 from sockact.supervise.tables import UNIT_COMMANDS, Unit
 from sockact.supervise.unit import (
     LIMIT_HIT,
+    START_LIMIT_HIT,
     Act,
     Close,
     Entered,
@@ -193,6 +194,9 @@ class SocketUnit:
 
     def opened(self, sockets: SocketSet) -> None:
         """Take ownership of its sockets, and listen."""
+        if self.life.state is not Unit.START_OPEN:
+            sockets.close()  # it was stopped meanwhile
+            return
         self.sockets = sockets
         self._look_at_sockets()
         self.do(self.life.opened(self._house.now()))
@@ -218,7 +222,7 @@ class SocketUnit:
         if active:
             self.do(self.life.active(now))
         elif hit_limit:
-            self.do(self.life.refused("service-start-limit-hit", now))
+            self.do(self.life.refused(START_LIMIT_HIT, now))
         else:
             self.do(self.life.inactive(now))
 
@@ -267,7 +271,7 @@ class SocketUnit:
             case Kill():
                 self._kill(final=act.signal == "FinalKillSignal")
             case Entered():
-                log(logging.DEBUG, self.name, act.state.value)
+                log(logging.DEBUG, self.name, act.state)
 
     def _flush(self) -> None:
         for number in self.sockets.filenos():

@@ -592,7 +592,7 @@ class Service:
         status = (
             None if how is None else ("signal", how.signal) if how.signal else ("exit", how.status)
         )
-        if shall_restart(self.spec, one.life.result, status):
+        if one.life.restarts and shall_restart(self.spec, one.life.result, status):
             self._due[one.slot] = self._house.now() + delay(self.spec, self.restarts)
 
     def _settle(self, generation: Generation) -> None:

@@ -84,6 +84,7 @@ class Recipe:
     Attributes:
         spec: The definition.
         plan: What it means for a life.
+        access: Whose messages count.
         preparer: Prepares its processes.
     """
 
@@ -91,6 +92,7 @@ class Recipe:
         """Work it out."""
         self.spec = spec
         self.plan = plan_of(spec)
+        self.access = Access(spec.get(d.NOTIFY_ACCESS))
         self.preparer = Preparer(spec, house.base, whole=house.whole, search=house.search)
 
 
@@ -162,10 +164,11 @@ class Running:
         self._session = 0
         self._acts: collections.deque[Act] = collections.deque()
         self._acting = False
-        self._access = Access(spec.get(d.NOTIFY_ACCESS))
+        self._access = recipe.access
         self._ear: Ear | None = None
         self._timed = False
         self._announced: State | None = None
+        self._signalled: State | None = None
         self._deserted = False
         self._brief = brief
 
@@ -261,13 +264,18 @@ class Running:
                 self._complain("ExecReload: takes too long")
                 _kill(self._control.pid, signal.SIGKILL)
             case Entered():
-                log(logging.DEBUG, self.name, act.state.value, generation=self.generation)
+                log(logging.DEBUG, self.name, act.state, generation=self.generation)
 
     def _is_gone(self) -> bool:
         """Whether it waits for the end of its processes, and none is left."""
-        if self.life.state not in _WAITS_FOR_END or self._main or self.pid or self._control:
+        if self.life.state not in _WAITS_FOR_END:
             return False
-        if self.spec.get(d.KILL_MODE) in (family.PROCESS, family.NONE):
+        mode = self.spec.get(d.KILL_MODE)
+        if mode == family.NONE and self._signalled is self.life.state:
+            return True  # nobody was told to end, so nobody is waited for
+        if self._main or self.pid or self._control:
+            return False
+        if mode in (family.PROCESS, family.NONE):
             return True
         # Where no process is, none can begin; so nobody has to look a second time.
         self._deserted = self._deserted or not self._family().members()
@@ -363,8 +371,7 @@ class Running:
         if directive == "ReloadSignal":
             self.forward(number)
             return
-        if directive == "FinalKillSignal" and not get(d.SEND_SIGKILL):
-            return
+        self._signalled = self.life.state
         mode = get(d.KILL_MODE)
         told = family.kill(
             mode,
@@ -422,10 +429,12 @@ class Running:
     def _control_ended(self, how: Exit) -> None:
         self._hear(None)
         self._control = None
-        clean = how.is_clean(oneshot=True)
+        success: frozenset[tuple[str, int]] = self.spec.get(d.SUCCESS_EXIT_STATUS)
+        clean = how.is_clean(success, oneshot=True)
         if not clean and self.life.state in COMMANDS:  # else it was told to end
             self._complain(f"{COMMANDS[self.life.state]}: {how}")
-        self._do(self.life.command_ended(_result(how, clean=clean), self._house.now()))
+        result, now = _result(how, clean=clean), self._house.now()
+        self._do(self.life.command_ended(result, now, status=how.status))
 
     def child_ended(self) -> None:
         """Look again whether anything of it is left: some child of this process has ended."""
@@ -442,6 +451,8 @@ class Running:
             acts = self.life.expire(now)
             if acts and self.life.result in ("timeout", "watchdog"):
                 self._complain(f"{what}: {self.life.result}")
+            elif acts:
+                self._complain(f"{what}: not over in time")
         else:
             acts = self.life.expire(now)
             if acts:
@@ -491,7 +502,9 @@ class Running:
             self._do(self.life.said_stopping(now))
             return
         if message.reloading:
-            self._do(self.life.said_reloading(now))
+            began = message.monotonic_usec
+            began_at = None if began is None else began / SECOND
+            self._do(self.life.said_reloading(now, began=began_at))
         if message.ready:
             self._do(self.life.said_ready(now))
             self._changed(self)

@@ -18,6 +18,9 @@ class _Sign(enum.Enum):
 
     __hash__ = object.__hash__
 
+    def __str__(self) -> str:
+        return str(self.value)
+
 
 class Instance(_Sign):
     """Where one instance of a service stands."""
@@ -211,7 +214,12 @@ class Occurs(_Sign):
 
 _U, _O = Unit, Occurs
 
-_OPEN = {_O.REFUSED: _U.STOP_PRE, _O.BROKEN: _U.STOP_PRE, _O.STOP: _U.STOP_PRE}
+_OPEN = {
+    _O.TIRED: _U.LIMITED,
+    _O.REFUSED: _U.STOP_PRE,
+    _O.BROKEN: _U.STOP_PRE,
+    _O.STOP: _U.STOP_PRE,
+}
 
 UNIT: dict[Unit, dict[Occurs, Unit]] = {
     _U.DEAD: {_O.START: _U.START_PRE},
@@ -236,7 +244,6 @@ UNIT: dict[Unit, dict[Occurs, Unit]] = {
         _O.ACTIVE: _U.RUNNING,
         _O.DEFERRED: _U.DEFERRED,
         _O.LIMIT: _U.STOP_PRE,
-        _O.TIRED: _U.LIMITED,
     },
     _U.DEFERRED: {
         **_OPEN,

@@ -20,6 +20,7 @@ from sockact.supervise.tables import IS_OPEN, UNIT, UNIT_COMMANDS, Occurs, Unit
 SUCCESS = "success"
 TIMEOUT = "timeout"
 RESOURCES = "resources"
+START_LIMIT_HIT = "service-start-limit-hit"
 LIMIT_HIT = "trigger-limit-hit"
 
 _NONE: Mapping[str, tuple[bool, ...]] = MappingProxyType({})
@@ -173,7 +174,7 @@ class UnitLife:
 
     def limit_hit(self, now: float) -> Sequence[Act]:
         """Hear that it was triggered too often."""
-        if self.rules.recovers is not None:
+        if self.rules.recovers is not None and self.polls:
             return self._occurs(_O.TIRED, now)
         return self._fails(LIMIT_HIT, _O.LIMIT, now)
 
@@ -188,6 +189,8 @@ class UnitLife:
 
     def refused(self, result: str, now: float) -> Sequence[Act]:
         """Hear that its service cannot be started, or has been started too often."""
+        if result == START_LIMIT_HIT and self.rules.recovers is not None:
+            return self._occurs(_O.TIRED, now)
         return self._fails(result, _O.REFUSED, now)
 
     def active(self, now: float) -> Sequence[Act]:

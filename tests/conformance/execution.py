@@ -6,7 +6,6 @@ are run at once, by systemd or by one ``sockact run`` of a directory. Run inside
 probe to its report, or null if that command was never run.
 """
 
-import ast
 import contextlib
 import json
 import os
@@ -25,7 +24,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from tests.conformance import started
-from tests.conformance.driver import OUT, install_probe, probe_command
+from tests.conformance.driver import OUT, install_probe, probe_command, probed
 
 SECONDS = 20.0
 RENDEZVOUS = "/run/it.rdv"
@@ -51,12 +50,30 @@ CASES: dict[str, tuple[str, str]] = {}
 """The lines of [Socket], and of [Service], in which ``<x>`` is a probe."""
 
 
-def _case(name: str, *lines: str, socket: Iterable[str] = ()) -> None:
-    kind = "" if any(line.startswith("Type=") for line in lines) or not lines else "Type=oneshot\n"
-    CASES[name] = ("\n".join(socket), kind + "\n".join(lines))
+def _case(name: str, *lines: str, socket: Iterable[str] = (), as_is: bool = False) -> None:
+    """Make a case of lines of [Service] and of [Socket].
+
+    Args:
+        name: What it is called.
+        lines: Those of [Service].
+        socket: Those of [Socket].
+        as_is: Leave out what other cases have, unless they say otherwise: they are oneshot, have no
+            standard streams and blocking sockets.
+    """
+    more = []
+    if lines and not as_is:
+        for directive, line in (
+            ("Type=", "Type=oneshot"),
+            ("Standard", "StandardOutput=null\nStandardError=null"),
+            ("NonBlocking=", "NonBlocking=no"),
+        ):
+            if not any(one.startswith(directive) for one in lines):
+                more.append(line)
+    CASES[name] = ("\n".join(socket), "\n".join([*more, *lines]))
 
 
-_case("plain", "ExecStart=<start>")
+_case("plain", "ExecStart=<start>", as_is=True)
+_case("oneshot", "ExecStart=<start>")
 _case("simple", "Type=simple", "ExecStart=<start>")
 _case("exec", "Type=exec", "ExecStart=<start>")
 _case("several", "ExecStart=<one>", "ExecStart=<two>")
@@ -223,7 +240,7 @@ _case(
 )
 
 # Its sockets.
-_case("sockets", "ExecStart=<start>", socket=_TWO)
+_case("sockets", "Type=oneshot", "ExecStart=<start>", socket=_TWO, as_is=True)
 _case("sockets-non-blocking", "NonBlocking=yes", "ExecStart=<start>", socket=_TWO)
 _case("sockets-blocking", "NonBlocking=no", "ExecStart=<start>", socket=_TWO)
 _case("sockets-named", "ExecStart=<start>", socket=[*_TWO, "FileDescriptorName=name"])
@@ -247,7 +264,6 @@ _case("started-by-other", "ExecStart=<start>")
 # Its standard streams.
 _case("streams", "StandardOutput=null", *_ALL)
 _case("streams-null", "StandardOutput=null", "StandardError=null", "ExecStart=<start>")
-_case("streams-default", "ExecStart=<start>")
 _case("streams-inherit", "StandardOutput=inherit", "ExecStart=<start>")
 _case(
     "streams-file",
@@ -292,6 +308,14 @@ _case(
     "StandardOutput=inherit",
     "StandardError=inherit",
     "ExecStart=<start>",
+)
+_case(
+    "streams-socket-default",
+    "Type=oneshot",
+    "StandardInput=socket",
+    "ExecStart=<start>",
+    socket=[_ONE],
+    as_is=True,
 )
 _case("streams-socket", "StandardInput=socket", "ExecStart=<start>", socket=[_ONE])
 _case(
@@ -369,12 +393,12 @@ _case(
 )
 
 
-def probes() -> dict[str, list[str]]:
-    """Return the names of the probes of each case."""
-    found = {}
+def probes() -> list[str]:
+    """Return the names of all probes."""
+    found = []
     for name, (_, service) in CASES.items():
-        found[name] = [f"{name}.{tag}" for tag in dict.fromkeys(_PROBE.findall(service))]
-    return found
+        found += [f"{name}.{tag}" for tag in dict.fromkeys(_PROBE.findall(service))]
+    return [*found, *(f"started-{case}" for case in started.STARTED)]
 
 
 def _accepts(case: str) -> bool:
@@ -504,7 +528,18 @@ def _until(holds: Callable[[], bool], what: str) -> None:
 
 
 def _until_over(side: _Real | _Ours, services: Iterable[str]) -> None:
-    _until(lambda: _OVER >= {*side.states(services).values()}, f"over: {services}")
+    _until(lambda: {*side.states(services).values()} <= _OVER, f"over: {services}")
+
+
+def _report(path: Path) -> Report | None:
+    if not path.exists() or path.name.removeprefix("started-") not in started.STARTED:
+        return probed(path)
+    report: Report = json.loads(path.read_text("utf-8"))
+    environ: dict[str, str] = report["environ"]
+    report["environ"] = {
+        name: "set" if name in _CHANGING else value for name, value in environ.items()
+    }
+    return report
 
 
 def main() -> None:
@@ -522,7 +557,7 @@ def main() -> None:
         f"{case}.service" for case, (_, lines) in CASES.items() if lines and not _accepts(case)
     ]
     services += [f"started-{case}.service" for case in started.STARTED]
-    side = {"real": _Real, "ours": _Ours}[which]()
+    side = _Real() if which == "real" else _Ours()
     side.begin(units, sockets, services)
     for case in filter(_accepts, CASES):
         _connect(f"/run/t/{case}")
@@ -532,23 +567,7 @@ def main() -> None:
     side.command("stop", _STAYS)
     _until_over(side, [_STAYS])
     side.end()
-    found: dict[str, object] = {}
-    for names in probes().values():
-        for name in names:
-            path = OUT / name
-            found[name] = ast.literal_eval(path.read_text("ascii")) if path.exists() else None
-    for case in started.STARTED:
-        path = OUT / f"started-{case}"
-        if path.exists():
-            report = json.loads(path.read_text("utf-8"))
-            environ: dict[str, str] = report["environ"]
-            report["environ"] = {
-                name: "set" if name in _CHANGING else value for name, value in environ.items()
-            }
-            found[path.name] = report
-        else:
-            found[path.name] = None
-    print(json.dumps(found))
+    print(json.dumps({name: _report(OUT / name) for name in probes()}))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from tests.conformance import compare, execution, listed, namespaces
 from tests.conformance.namespaces import Bare, Systemd
 
 DIFFERENCES = listed.load("execution")
-PROBES = [name for names in execution.probes().values() for name in names]
+PROBES = execution.probes()
 
 Sides = Mapping[str, Mapping[str, execution.Report | None]]
 Found = dict[str, tuple[object, object]]

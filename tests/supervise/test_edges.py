@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 
 from sockact.supervise import where
-from tests.helpers import SECONDS, SOCKACT, clean_environ, get, wait_until_accepting
+from tests.helpers import (
+    SECONDS,
+    SOCKACT,
+    clean_environ,
+    free_port,
+    get,
+    wait_until_accepting,
+)
 from tests.supervise.supervisors import Running, server, supervisor
 from tests.supervise.test_units import Units, running
 
@@ -475,6 +482,16 @@ class TestEnd:
             run.until(lambda: "ending" in run.report()["place"])
             assert run.end() == 0
 
+    def test_second_signal_while_a_socket_unit_ends(self, units: Units) -> None:
+        """A second SIGTERM ends the command that a socket unit runs at its end."""
+        units.socket("web.socket", "ExecStopPre=/bin/sleep 77")
+        units.service("web.service", _command())
+        with running(units) as run:
+            run.process.terminate()
+            run.until(lambda: _runs("/bin/sleep 77"))
+            assert run.end() == 0
+            assert not _runs("/bin/sleep 77")
+
     def test_second_signal_while_it_drains(self, units: Units) -> None:
         """A second SIGTERM ends a supervisor that drains."""
         units.socket("web.socket")
@@ -562,6 +579,36 @@ class TestEnd:
         finally:
             process.terminate()
             assert process.wait(SECONDS) == 0
+
+
+def test_sockets_of_one_name(short_dir: Path) -> None:
+    """A command gets all sockets, inherited ones too, also if several have the same name."""
+    ports = [free_port() for _ in range(4)]
+    listens = [f"--listen=same=tcp:127.0.0.1:{port}" for port in ports]
+    path, log = short_dir / "run.rdv", short_dir / "log"
+    inner = [
+        *SOCKACT,
+        "run",
+        "--rendezvous",
+        str(path),
+        listens[2],
+        "--listen=same=tcp:127.0.0.1:0",
+    ]
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [*SOCKACT, "exec", *listens[:2], "--", *inner, inner[-1], "--", *server()],
+            env=clean_environ(),
+            stderr=stderr,
+        )
+    run = Running(process, path, log)
+    try:
+        run.logged("5 sockets open")
+        for _ in range(2):
+            assert get(("127.0.0.1", ports[1]), "/names")[1] == ":".join(["same"] * 5)
+            assert run.ask("replace", "--wait").returncode == 0
+    finally:
+        process.terminate()
+        assert process.wait(SECONDS) == 0
 
 
 def test_left_over_path(short_dir: Path) -> None:

@@ -449,3 +449,19 @@ class TestFailures:
             time.sleep(0.3)
             assert run.process.poll() is None
             assert run.end() == 0
+
+
+def test_start_limit_recovers(units: Units) -> None:
+    """X-TriggerLimitRecoverSec= lets a service rest too that was started too often, and try again."""
+    address = units.socket("web.socket", "X-TriggerLimitRecoverSec=1")
+    flag = units.path.parent / "works"
+    units.service(
+        "web.service",
+        f"/bin/sh -c '[ -e {flag} ] && exec {_command()}; exit 1'",
+        unit="StartLimitBurst=2\nStartLimitIntervalSec=0.5",
+    )
+    with running(units) as run, socket.create_connection(address, SECONDS) as sock:
+        run.state_becomes("web.socket", "limited")
+        flag.touch()
+        sock.sendall(b"GET /pid HTTP/1.0\r\n\r\n")
+        assert sock.recv(4096).startswith(b"HTTP/1.0 200")
