@@ -264,7 +264,7 @@ _UNIT_EVENTS: dict[Occurs, str] = {
     O.ACTIVE: "active",
     O.INACTIVE: "inactive",
     O.LIMIT: "limit_hit",
-    O.TIRED: "limit_hit",
+    O.TIRED: "refused service-start-limit-hit",
 }
 
 
