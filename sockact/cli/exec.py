@@ -41,7 +41,7 @@ address.
     "source",
     type=click.Path(readable=False),
     metavar="PATH",
-    help="Get each socket from the owner or holder at this rendezvous, if there; open the rest.",
+    help="Get from the owner or holder at this rendezvous what it has of these; open the rest.",
 )
 @rendezvous.options
 @click.option(

@@ -67,7 +67,7 @@ class _RunCommand(ProgramCommand):
     "source",
     type=click.Path(readable=False),
     metavar="PATH",
-    help="Get each socket from the holder at this rendezvous, if it is there; open the rest.",
+    help="Get from the holder at this rendezvous what it has of these sockets; open the rest.",
 )
 @rendezvous.options
 @click.option("--lazy/--now", default=None, help="Start services on demand, or at once.")

@@ -11,14 +11,16 @@ import os
 import signal
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from sockact import service_directives as d
 from sockact.activation import notify
 from sockact.activation.launch import chosen_ports
-from sockact.errors import NotifyError, SockactError
+from sockact.errors import NotifyError, RendezvousError, SockactError
 from sockact.rendezvous.arrive import Parked, close_parked
 from sockact.rendezvous.change import Change
+from sockact.rendezvous.command import control
 from sockact.rendezvous.furnish import Options, come, resolved, take_for
 from sockact.rendezvous.react import Reactor
 from sockact.rendezvous.takeover import Phase, Tenure
@@ -42,6 +44,7 @@ from sockact.supervise.store import Stored
 from sockact.supervise.tables import Unit
 
 _FAULTS_MAX = 100
+_ASK_SECONDS = 5.0
 _LONGEST, _MARGIN = 3600.0, 10.0
 _ENDS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 _BEGUN = (Unit.START_OPEN, Unit.DEAD, Unit.FAILED)
@@ -286,13 +289,31 @@ class Supervisor:
         self.place = Place.TRYING
         manager = self.manager
         logger.info("takes over from the owner of %s", self.settings.path)
-        names = [name for name in manager.services if self._is_wanted(name)]
+        before = self._running_before()
+        names = [name for name in manager.services if self._is_wanted(name, before)]
         self.replacement = Replacement(manager, manager.definitions, names, self._tried)
         self.replacement.begin()
 
-    def _is_wanted(self, name: str) -> bool:
+    def _is_wanted(self, name: str, before: Collection[str] | None) -> bool:
+        """Whether a service is to run from the takeover on, and not only on demand."""
         definitions = self.manager.definitions
-        return name in definitions.eager or bool(definitions.triggering(name))
+        if name in definitions.eager:
+            return True
+        return bool(definitions.triggering(name)) and (before is None or name in before)
+
+    def _running_before(self) -> set[str] | None:
+        """Return which services the former owner runs; None if it does not tell."""
+        assert self.settings.path is not None
+        try:
+            answer = control(
+                self.settings.path, "status", timeout=_ASK_SECONDS, trusted=self.settings.trusted
+            )
+            report: Any = answer["report"]
+            return {
+                one["name"] for one in report["services"] if one["state"] not in ("dead", "failed")
+            }
+        except (RendezvousError, KeyError, TypeError):
+            return None  # no supervisor, or another version of one
 
     def _tried(self, why: str) -> None:
         """Hear whether all services are ready, and vote.

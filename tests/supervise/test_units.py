@@ -465,3 +465,17 @@ def test_start_limit_recovers(units: Units) -> None:
         flag.touch()
         sock.sendall(b"GET /pid HTTP/1.0\r\n\r\n")
         assert sock.recv(4096).startswith(b"HTTP/1.0 200")
+
+
+def test_takeover_leaves_idle_services_alone(units: Units) -> None:
+    """A successor starts what the former supervisor ran, and the rest on demand."""
+    used, idle = units.socket("used.socket"), units.socket("idle.socket")
+    for name in ("used.service", "idle.service"):
+        units.service(name, _command())
+    with running(units) as old:
+        first = _pid(used)
+        with running(units, name="new") as new:
+            assert old.ends() == 0
+            assert _pid(used) not in (0, first)
+            assert new.service("idle.service")["state"] == "dead"
+            assert _pid(idle)
