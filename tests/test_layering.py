@@ -174,7 +174,13 @@ MAY_IMPORT = {
     "activation.libc": ["fd.place"],
     "activation.program": ["errors", "spec", "fd.account", "activation.libc"],
     "activation.execution": ["spec"],
-    "activation.image": ["activation.libc", "activation.program", "activation.receive"],
+    "activation.vfork": ["activation.libc"],
+    "activation.image": [
+        "activation.libc",
+        "activation.program",
+        "activation.receive",
+        "activation.vfork",
+    ],
     "activation.layout": ["fd.place", "activation.environ", "activation.execution"],
     "activation.birth": [
         "activation.environ",
@@ -184,6 +190,7 @@ MAY_IMPORT = {
         "activation.libc",
         "activation.program",
         "activation.receive",
+        "activation.vfork",
     ],
     "activation.spawn": [
         "errors",
@@ -194,6 +201,7 @@ MAY_IMPORT = {
         "activation.layout",
         "activation.libc",
         "activation.program",
+        "activation.vfork",
     ],
     "activation.launch": [
         "errors",
@@ -646,6 +654,7 @@ MAY_IMPORT = {
         "errors",
         "rendezvous.arrive",
         "rendezvous.change",
+        "rendezvous.command",
         "rendezvous.furnish",
         "rendezvous.react",
         "rendezvous.takeover",

@@ -22,6 +22,7 @@ from sockact.activation.layout import Layout, Opening
 from sockact.activation.libc import die_with_parent, last_error, libc
 from sockact.activation.program import take_groups, take_user
 from sockact.activation.receive import own_pidfd_id
+from sockact.activation.vfork import Call
 
 SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 """Every signal whose action can be chosen."""
@@ -68,7 +69,7 @@ def actions(execution: Execution, layout: Layout) -> list[Action]:
         *_streams(layout),
         *_limits(execution),
         *_person(execution),
-        (Step.EXEC, 0, _image(execution).become, ()),
+        (Step.EXEC, 0, image_of(execution).become, ()),
     ]
 
 
@@ -87,6 +88,32 @@ def carry_out(actions: Sequence[Action]) -> Failure:
     except BaseException:  # noqa: BLE001 - whatever it is, the child must not live on
         return Failure(step, errno.EINVAL, which)
     return Failure(step, errno.EINVAL, which)
+
+
+def preparations(execution: Execution, layout: Layout) -> list[Call]:
+    """Return what a process of `sockact.activation.vfork` does before it becomes the program.
+
+    Args:
+        execution: One without anything that can fail, but for the program.
+        layout: One without files to open.
+    """
+    default = int(signal.SIG_DFL)
+    stays = signal.SIGPIPE if execution.ignore_sigpipe else 0
+    found: list[Call] = [
+        ("signal", int(number), default)
+        for number, handler in zip(SIGNALS, map(_get_signal, SIGNALS), strict=True)
+        if handler != default and number != stays
+    ]
+    if execution.session:
+        found.append(("setsid",))
+    found += [("dup2", *move) for move in layout.moves]
+    found += [("fcntl", number, fcntl.F_SETFD, 0) for number in layout.kept]
+    found += [("dup2", opening.other, opening.number) for opening in layout.openings]
+    return found
+
+
+# Without the enumerations of signal.getsignal(), which take twenty times as long.
+_get_signal: Callable[[int], object] = getattr(signal, "_signal", signal).getsignal
 
 
 def _descriptors(execution: Execution, layout: Layout) -> Iterator[Action]:
@@ -145,21 +172,25 @@ def _person(execution: Execution) -> Iterator[Action]:
         yield Step.DIRECTORY, 0, c.chdir, (os.fsencode(execution.directory),)
 
 
-def _image(execution: Execution) -> Image:
+def image_of(execution: Execution) -> Image:
+    """Return the program that a process is to become.
+
+    Raises:
+        ValueError: A string holds a NUL.
+    """
     environ = dict(execution.environ)
     pids = [*execution.pid_variables]
     pidfd_id = None
     if execution.listen and execution.names:
-        environ = encode(execution.names, 0, None) | environ
+        environ |= encode(execution.names, 0, None)
         pids.append(LISTEN_PID)
-        if _has_pidfd_ids() and LISTEN_PIDFDID not in execution.environ:
-            pidfd_id = LISTEN_PIDFDID
-    pids = [name for name in pids if name not in execution.environ]
-    if execution.withheld:
-        for name in execution.withheld:
-            environ.pop(name, None)
-        pids = [name for name in pids if name not in execution.withheld]
-        pidfd_id = None if pidfd_id in execution.withheld else pidfd_id
+        pidfd_id = LISTEN_PIDFDID if _has_pidfd_ids() else None
+    for name in execution.withheld:
+        environ.pop(name, None)
+        if name in execution.environ:
+            environ[name] = execution.environ[name]
+        pids = [one for one in pids if one != name]
+        pidfd_id = None if pidfd_id == name else pidfd_id
     return image(execution.path, execution.argv, environ, pids, pidfd_id, shell=execution.shell)
 
 

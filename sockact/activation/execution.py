@@ -94,9 +94,8 @@ class Execution(AsValue):
     Attributes:
         path: The program's file.
         argv: Its arguments, the first its name.
-        environ: Its environment, complete but for LISTEN_* and `pid_variables`; one of these that
-            stands here stays as it is.
-        withheld: Variables that it does not get, should they be among these.
+        environ: Its environment, complete but for LISTEN_* and `pid_variables`.
+        withheld: Those of LISTEN_* and `pid_variables` of which `environ` has the last word.
         names: An fd name for each descriptor that is placed at 3, 4, 5 ….
         listen: Tell of them in LISTEN_*.
         pid_variables: Variables whose value is the process id of the program: ``WATCHDOG_PID``.

@@ -11,14 +11,25 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
-from sockact.activation.libc import PIDFD_OPEN, address_of, last_error, libc, number_in
+from sockact.activation.libc import (
+    CLOSE_RANGE,
+    PIDFD_OPEN,
+    address_of,
+    last_error,
+    libc,
+    number_in,
+)
 from sockact.activation.program import become
 from sockact.activation.receive import own_pidfd_id
+from sockact.activation.vfork import At, Call
 
 _AT_EMPTY_PATH, _STATX_INO = 0x1000, 0x100  # uapi/linux/fcntl.h, stat.h
 _STATX_SIZE, _STATX_INO_AT = 256, 32
 _DIGITS = 20
 """How many a process id or an inode number has at most."""
+_FORMS = 3
+"""The first strings of a block are no arguments or variables."""
+_POINTER = struct.calcsize("P")
 
 
 class Image(Protocol):
@@ -29,6 +40,14 @@ class Image(Protocol):
 
         Raises:
             OSError: That cannot be.
+        """
+
+    def calls(self, pid: At, free: int) -> Sequence[Call]:
+        """Return what does the same, shell scripts excepted, as calls of libc.
+
+        Args:
+            pid: The process id of the new process.
+            free: The first number that is free for a descriptor in it.
         """
 
 
@@ -86,6 +105,9 @@ class _Plain:
             self._environ[self._pidfd_id] = str(own_pidfd_id(pid))
         become(self._path, self._argv, self._environ, shell=self._shell)
 
+    def calls(self, pid: At, free: int) -> Sequence[Call]:
+        raise NotImplementedError
+
 
 class _Packed:
     """The strings and the vectors of pointers to them, as execve() takes them."""
@@ -101,33 +123,34 @@ class _Packed:
         shell: bool,
     ) -> None:
         numbered = [*pids, *([] if pidfd_id is None else [pidfd_id])]
-        strings = [*(f"{name}={' ' * _DIGITS}" for name in numbered), *argv]
+        strings = [path, "%d", "%llu", *(f"{name}={' ' * _DIGITS}" for name in numbered)]
+        first, end = len(strings), len(strings) + len(argv)
+        strings += argv
         for name, value in environ.items():
             if name not in numbered:
                 strings.append(f"{name}={value}")
         packed = os.fsencode("\0".join([*strings, ""]))
         parts = packed.split(b"\0")
-        if len(parts) != len(strings) + 1 or "\0" in path:
+        if len(parts) != len(strings) + 1:
             raise ValueError("embedded null character")
-        self._block = bytearray(packed)
-        start = address_of(self._block)
-        at = list(itertools.accumulate((len(part) + 1 for part in parts[:-1]), initial=start))
-        first = len(numbered)
-        arguments, end = at[first : first + len(argv)], first + len(argv)
-        self._path = os.fsencode(path)
-        self._argv = _vector(arguments)
-        self._environ = _vector([*at[:first], *at[end:-1]])
-        slots = [where + len(parts[index]) - _DIGITS for index, where in enumerate(at[:first])]
-        self._inode_slot = 0 if pidfd_id is None else slots.pop()
-        self._slots = slots
-        self._statx = bytearray(_STATX_SIZE)
-        self._statx_at = address_of(self._statx)
-        self._inode = number_in(self._statx, _STATX_INO_AT)
-        self._script: bytes | None = None
+        # One block: what statx() tells, the two vectors, the strings.
+        vectors = struct.Struct(f"{len(strings) - _FORMS + 2}P")
+        self._block = bytearray(_STATX_SIZE + vectors.size) + packed
+        self._statx = address_of(self._block)
+        self._argv = self._statx + _STATX_SIZE
+        self._environ = self._argv + (len(argv) + 1) * _POINTER
+        lengths = [len(part) + 1 for part in parts]
+        at = list(itertools.accumulate(lengths, initial=self._argv + vectors.size))
+        self._path, self._number, self._inode_number = at[:_FORMS]
+        arguments, variables = at[first:end], [*at[_FORMS:first], *at[end:-2]]
+        vectors.pack_into(self._block, _STATX_SIZE, *arguments, 0, *variables, 0)
+        self._slots = [at[n + 1] - 1 - _DIGITS for n in range(_FORMS, first)]
+        self._inode_slot = 0 if pidfd_id is None else self._slots.pop()
+        self._script: bytearray | None = None
         if shell:
-            self._sh = bytearray(b"/bin/sh\0" + self._path + b"\0")
-            sh = address_of(self._sh)
-            self._script = _vector([sh, sh + len(b"/bin/sh\0"), *arguments[1:]])
+            self._sh = bytearray(b"/bin/sh\0")
+            script = [address_of(self._sh), self._path, *arguments[1:], 0]
+            self._script = bytearray(struct.pack(f"{len(script)}P", *script))
         self._libc: Any = libc()
 
     def become(self) -> NoReturn:
@@ -137,16 +160,25 @@ class _Packed:
             c.sprintf(slot, b"%d", pid)
         if self._inode_slot:
             pidfd = c.syscall(PIDFD_OPEN, pid, 0)
-            if pidfd < 0 or c.statx(pidfd, b"", _AT_EMPTY_PATH, _STATX_INO, self._statx_at):
+            if pidfd < 0 or c.statx(pidfd, b"", _AT_EMPTY_PATH, _STATX_INO, self._statx):
                 raise last_error()
-            c.sprintf(self._inode_slot, b"%llu", self._inode)
+            c.sprintf(self._inode_slot, b"%llu", number_in(self._block, _STATX_INO_AT))
         c.execve(self._path, self._argv, self._environ)
         error = last_error()
         if error.errno == errno.ENOEXEC and self._script is not None:
-            c.execve(b"/bin/sh", self._script, self._environ)
+            c.execve(b"/bin/sh", address_of(self._script), self._environ)
             error = last_error()
         raise error
 
-
-def _vector(pointers: Sequence[int]) -> bytes:
-    return struct.pack(f"{len(pointers) + 1}P", *pointers, 0)
+    def calls(self, pid: At, free: int) -> Sequence[Call]:
+        found: list[Call] = [("sprintf", slot, self._number, pid) for slot in self._slots]
+        if self._inode_slot:
+            nothing = self._number + len("%d")
+            inode = At(self._statx + _STATX_INO_AT)
+            found += [
+                ("syscall", CLOSE_RANGE, free, -1, 0),  # so that it is free indeed
+                ("syscall", PIDFD_OPEN, pid, 0),
+                ("statx", free, nothing, _AT_EMPTY_PATH, _STATX_INO, self._statx),
+                ("sprintf", self._inode_slot, self._inode_number, inode),
+            ]
+        return [*found, ("execve", self._path, self._argv, self._environ)]

@@ -30,6 +30,7 @@ class Layout:
     """What is to be done with descriptors in a new process; owns what it has opened for that.
 
     Attributes:
+        sources: What comes to stand at 0, 1, 2, ….
         moves: The dup2() calls, in order.
         kept: What is in its place already, and only to be made inheritable.
         openings: What is opened then.
@@ -47,7 +48,10 @@ class Layout:
         self.openings: list[Opening] = []
         self._opened: list[int] = []
         try:
-            sources = [*self._streams(execution, fds), *fds[: len(execution.names)]]
+            self.sources = sources = [
+                *self._streams(execution, fds),
+                *fds[: len(execution.names)],
+            ]
             self.end = len(sources)
             self.kept += [n for n in range(FIRST_FD, self.end) if sources[n] == n]
             self._order(plan_moves(sources, 0))

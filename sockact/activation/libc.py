@@ -16,7 +16,7 @@ from sockact.fd.place import close_on_exec_from
 # The same on all architectures but alpha and mips, which answer ENOSYS (asm-generic/unistd.h).
 PIDFD_OPEN = 434
 _CLONE3 = 435
-_CLOSE_RANGE = 436
+CLOSE_RANGE = 436
 
 # uapi/linux/sched.h
 _CLONE_CLEAR_SIGHAND = 0x100000000
@@ -28,7 +28,7 @@ _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 
 _USED = ("chdir", "dup2", "fcntl", "getpid", "prctl", "setsid", "sigprocmask", "syscall", "umask")
 
-_MISSING = (errno.ENOSYS, errno.EINVAL, errno.EPERM)
+MISSING = (errno.ENOSYS, errno.EINVAL, errno.EPERM)
 """How a kernel, or a filter before it, says that it does not have a system call or a flag."""
 
 
@@ -48,7 +48,7 @@ def libc() -> Any:
     library = ctypes.PyDLL(None, use_errno=True)
     number, text, pointer = ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p
     try:
-        library.execve.argtypes = [text, text, text]
+        library.execve.argtypes = [pointer, pointer, pointer]
         library.signal.argtypes = [number, pointer]
         library.sprintf.argtypes = [pointer, text]
         library.statx.argtypes = [number, text, number, number, pointer]
@@ -107,7 +107,7 @@ def clear_ambient_capabilities() -> None:
 def close_all_on_exec(first: int) -> None:
     """Set FD_CLOEXEC on every open descriptor from `first` on, in one call where there is one."""
     library = libc()
-    if library is None or library.syscall(_CLOSE_RANGE, first, -1, _CLOSE_RANGE_CLOEXEC):
+    if library is None or library.syscall(CLOSE_RANGE, first, -1, _CLOSE_RANGE_CLOEXEC):
         close_on_exec_from(first)
 
 
@@ -130,6 +130,6 @@ def clone() -> int | None:
     if library is None:
         return None
     pid: int = library.syscall(_CLONE3, _CLONE_ARGS, len(_CLONE_ARGS))
-    if pid < 0 and (error := last_error()).errno not in _MISSING:
+    if pid < 0 and (error := last_error()).errno not in MISSING:
         raise error
     return None if pid < 0 else pid

@@ -1,10 +1,10 @@
 """Starting a program as a child process, with descriptors, as an `Execution` says.
 
-A program that need not know its own process id, and needs nothing else that only the new process
-itself can do, is started by posix_spawn(3). That borrows this process's memory until execve(2), so
-it takes a third of the time of a fork, however large this process is. For all others, and to find
-out what failed, there is a fork. What it fails at comes back over a pipe that execve closes: an end
-of file means success.
+Where nothing but the program itself can fail, it is started in this process's memory: that takes a
+tenth of the time of a fork, however large this process is. posix_spawn(3) does that for a program
+that need not know its own process id, `sockact.activation.vfork` for one that must. For all others,
+and to find out what failed, there is a fork. What it fails at comes back over a pipe that execve
+closes: an end of file means success.
 
 This is for a process with one thread. Its children must not be reaped behind its back: neither is
 SIGCHLD ignored, nor does anybody wait for any child. Every descriptor from 3 on that is open here
@@ -15,10 +15,11 @@ import contextlib
 import errno
 import fcntl
 import os
+import resource
 import signal
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from sockact.activation.birth import (
@@ -28,12 +29,15 @@ from sockact.activation.birth import (
     Failure,
     actions,
     carry_out,
+    image_of,
+    preparations,
 )
 from sockact.activation.environ import FIRST_FD, LISTEN_FDNAMES
 from sockact.activation.execution import Execution, Step, StreamFile
 from sockact.activation.layout import Layout
 from sockact.activation.libc import clone, close_all_on_exec
 from sockact.activation.program import explain
+from sockact.activation.vfork import chain
 from sockact.errors import LaunchError, WorkingDirectoryError
 from sockact.fd.own import OwnedFd
 
@@ -106,7 +110,7 @@ def spawn(execution: Execution, fds: Sequence[int] = ()) -> Child:
     close_all_on_exec(FIRST_FD)
     try:
         with contextlib.closing(Layout(execution, fds)) as layout:
-            return _spawn(execution, layout) or _fork(execution, layout)
+            return _borrow(execution, layout) or _fork(execution, layout)
     except OSError as error:
         number = error.errno or errno.EINVAL
     except ValueError:
@@ -115,32 +119,29 @@ def spawn(execution: Execution, fds: Sequence[int] = ()) -> Child:
     raise _failure(execution, Failure(step, number, 0))
 
 
-def _spawn(execution: Execution, layout: Layout) -> Child | None:
-    """Start a program by posix_spawn(3); return None if that cannot be, for whatever reason."""
+def _borrow(execution: Execution, layout: Layout) -> Child | None:
+    """Start a program in our memory; return None if that cannot be, for whatever reason."""
     if not _is_simple(execution, layout):
         return None
-    dup2 = os.POSIX_SPAWN_DUP2
-    moves = [(dup2, *move) for move in layout.moves]
-    moves += [(dup2, number, number) for number in layout.kept]
-    moves += [(dup2, opening.other, opening.number) for opening in layout.openings]
+    knows_itself = execution.pid_variables or (execution.listen and execution.names)
+    start = _call if knows_itself else _posix_spawn
+    # It inherits from us what only the new process itself could change otherwise.
+    umask = None if execution.umask is None else os.umask(execution.umask)
+    here = -1
     try:
-        with _inherited(execution):
-            pid = os.posix_spawn(
-                execution.path,
-                execution.argv,
-                execution.environ,
-                file_actions=moves,
-                setsid=execution.session,
-                setsigmask=(),
-                # glibc leaves two signals ignored that it keeps for itself.
-                setsigdef=_WITHOUT_SIGPIPE if execution.ignore_sigpipe else SIGNALS,
-            )
+        if execution.directory is not None:
+            here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
+            os.chdir(execution.directory)
+        pid = start(execution, layout)
     except (OSError, ValueError, NotImplementedError):
         return None
-    return Child(execution, pid, None)
-
-
-_WITHOUT_SIGPIPE = [number for number in SIGNALS if number != signal.SIGPIPE]
+    finally:
+        if here >= 0:
+            os.fchdir(here)
+            os.close(here)
+        if umask is not None:
+            os.umask(umask)
+    return Child(execution, pid, None) if pid else None
 
 
 def _is_simple(execution: Execution, layout: Layout) -> bool:
@@ -149,31 +150,49 @@ def _is_simple(execution: Execution, layout: Layout) -> bool:
     To open a file may take for ever (a FIFO), so that is left to the new one.
     """
     return not (
-        (execution.listen and execution.names)
-        or execution.pid_variables
-        or execution.death_signal
+        execution.death_signal
         or execution.limits
         or execution.nice is not None
         or execution.oom_score_adjust is not None
         or execution.who is not None
         or any(opening.path for opening in layout.openings)
         or (execution.ignore_sigpipe and signal.getsignal(signal.SIGPIPE) != signal.SIG_IGN)
-        or not hasattr(os, "posix_spawn")
     )
 
 
-@contextlib.contextmanager
-def _inherited(execution: Execution) -> Iterator[None]:
-    """Give this process what a new one inherits from it, for as long as the body runs."""
-    with contextlib.ExitStack() as undo:
-        if execution.umask is not None:
-            undo.callback(os.umask, os.umask(execution.umask))
-        if execution.directory is not None:
-            here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
-            undo.callback(os.close, here)
-            undo.callback(os.fchdir, here)
-            os.chdir(execution.directory)
-        yield
+def _posix_spawn(execution: Execution, layout: Layout) -> int:
+    """Start a program by posix_spawn(3); return its process id, or 0."""
+    if not hasattr(os, "posix_spawn"):
+        return 0
+    dup2 = os.POSIX_SPAWN_DUP2
+    moves = [(dup2, *move) for move in layout.moves]
+    moves += [(dup2, number, number) for number in layout.kept]
+    moves += [(dup2, opening.other, opening.number) for opening in layout.openings]
+    return os.posix_spawn(
+        execution.path,
+        execution.argv,
+        execution.environ,
+        file_actions=moves,
+        setsid=execution.session,
+        setsigmask=(),
+        # glibc leaves two signals ignored that it keeps for itself.
+        setsigdef=_WITHOUT_SIGPIPE if execution.ignore_sigpipe else SIGNALS,
+    )
+
+
+_WITHOUT_SIGPIPE = [number for number in SIGNALS if number != signal.SIGPIPE]
+
+
+def _call(execution: Execution, layout: Layout) -> int:
+    """Start a program by calls of libc; return its process id, or 0."""
+    contexts = chain()
+    if contexts is None or layout.end >= resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+        return 0
+    for number in {*layout.sources}:
+        os.get_inheritable(number)  # raises OSError if it is not open
+    image = image_of(execution)  # which has what its calls have the addresses of
+    todo = [*preparations(execution, layout), *image.calls(contexts.pid, layout.end)]
+    return contexts.run(todo)
 
 
 def _fork(execution: Execution, layout: Layout) -> Child:

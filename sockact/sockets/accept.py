@@ -4,7 +4,6 @@ A listener that was opened for Accept=yes alone should be non-blocking: no progr
 nobody's expectation is at stake. One that was inherited may block, and stays as it is.
 """
 
-import contextlib
 import errno
 import os
 import socket as _socket
@@ -122,22 +121,24 @@ class Acceptor:
 
 def _look(sock: _socket.socket, family: int) -> Caller:
     """Ask the kernel for all that it knows of a connection."""
-    cookie = None
     local, remote = _end(sock.getsockname()), _end(sock.getpeername())
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # Linux 4.12
-            cookie = _cookie(sock, family)
+    cookie = _cookie(sock, family)
     if family != _socket.AF_UNIX:
         return Caller(family, local, remote, cookie)
     peer = peer_of(sock)
     return Caller(family, local, remote, cookie, peer.pid, peer.uid, _pidfd_id(sock))
 
 
-def _cookie(sock: _socket.socket, family: int) -> int:
-    if family == _AF_VSOCK:
-        # Python reads every option of a vsock socket as 64 bits, and no other way.
-        return sock.getsockopt(_socket.SOL_SOCKET, _SO_COOKIE)
-    return int.from_bytes(sock.getsockopt(_socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
+def _cookie(sock: _socket.socket, family: int) -> int | None:
+    if sys.platform != "linux":
+        return None
+    try:
+        if family == _AF_VSOCK:
+            # Python reads every option of a vsock socket as 64 bits, and no other way.
+            return sock.getsockopt(_socket.SOL_SOCKET, _SO_COOKIE)
+        return int.from_bytes(sock.getsockopt(_socket.SOL_SOCKET, _SO_COOKIE, 8), sys.byteorder)
+    except OSError:  # before Linux 4.12
+        return None
 
 
 def _pidfd_id(sock: _socket.socket) -> int | None:

@@ -63,8 +63,16 @@ def new_invocation() -> str:
     return os.urandom(16).hex()
 
 
-def log(level: int, unit: str, text: object, **fields: object) -> None:
-    """Write one line about a unit to the log."""
-    if not logger.isEnabledFor(level):
-        return
-    logger.log(level, "%s: %s", unit, text, extra={"unit": unit, **fields})
+def log(level: int, unit: str, text: object, *arguments: object, **fields: object) -> None:
+    """Write one line about a unit to the log.
+
+    Args:
+        level: As in `logging`.
+        unit: Its name.
+        text: What there is to say, or its format if there are arguments.
+        arguments: For the format.
+        fields: What else belongs to it, for machines.
+    """
+    if logger.isEnabledFor(level):
+        said = str(text) % arguments if arguments else text
+        logger.log(level, "%s: %s", unit, said, extra={"unit": unit, **fields})

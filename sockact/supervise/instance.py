@@ -106,8 +106,8 @@ _SIGNALS = {
 }
 
 _NOTIFIES = ("notify", "notify-reload")
-_GUARDED = (_S.START_POST, _S.RUNNING, _S.RELOAD, _S.RELOAD_SIGNAL, _S.RELOAD_NOTIFY)
-_RELOADS = (_S.RELOAD, _S.RELOAD_SIGNAL, _S.RELOAD_NOTIFY)
+_GUARDED = frozenset([_S.START_POST, _S.RUNNING, _S.RELOAD, _S.RELOAD_SIGNAL, _S.RELOAD_NOTIFY])
+_RELOADS = frozenset([_S.RELOAD, _S.RELOAD_SIGNAL, _S.RELOAD_NOTIFY])
 
 
 class Life:
@@ -130,7 +130,7 @@ class Life:
         self.plan = plan
         self.state = _S.DEAD
         self.result = self.reload_result = SUCCESS
-        self.main = self.control = False
+        self.main = self.control = self._alone = False
         self.ready = self.said = False
         self.restarts = True
         self._index = 0
@@ -179,17 +179,20 @@ class Life:
         """Hear that the main process has become its program."""
         return self._happens(_H.EXECUTED, now) if self.plan.type == "exec" else ()
 
-    def main_ended(self, result: str, now: float) -> Sequence[Act]:
+    def main_ended(self, result: str, now: float, *, alone: bool = False) -> Sequence[Act]:
         """Hear of the end of the main process.
 
         Args:
             result: ``success`` for a clean end, else why it is none: ``exit-code``, ``signal``,
                 ``core-dump``; or `RESOURCES`, there never was one.
             now: The time.
+            alone: Whether no other process is left: then it does not come into states in which the
+                end of processes would be waited for.
         """
         self.main = False
         if self.state in IS_OVER:
             return ()
+        self._alone = alone
         if self._ignores(Run("ExecStart", self._main_index), result):
             result = SUCCESS
         self._note(result)
@@ -291,8 +294,10 @@ class Life:
 
     def deadline(self) -> float | None:
         """Return when `expire` wants to be called; None for never."""
-        times = [one for one in (self._until, self._guard) if one is not None]
-        return min((one for one in times if one != math.inf), default=None)
+        until, guard = self._until, self._guard
+        if guard is not None and (until is None or guard < until):
+            until = guard
+        return None if until == math.inf else until
 
     def expire(self, now: float) -> Sequence[Act]:
         """Do what is due."""
@@ -327,6 +332,7 @@ class Life:
         return result != RESOURCES and command.index < len(flags) and flags[command.index]
 
     def _flush(self) -> Sequence[Act]:
+        self._alone = False
         acts, self._acts = self._acts, []
         return acts
 
@@ -376,20 +382,7 @@ class Life:
 
     def _enter(self, state: Instance, now: float, *, quiet: bool) -> None:
         before = self.state
-        while True:
-            if state is _S.CONDITION:
-                self._begin()
-            elif state is _S.START_POST:
-                self._watch(now)
-            elif state is _S.RUNNING:
-                state, quiet = self._up(now)
-            elif state is _S.DEAD and self.result not in (SUCCESS, SKIPPED):
-                state = _S.FAILED
-            if state not in COMMANDS or self._has_commands(state):
-                break
-            if state is _S.START:
-                self._acts.append(Entered(state))  # whoever looks on sees it start
-            state = INSTANCE[state][self._done(state)]
+        state, quiet = self._pass(state, now, quiet=quiet)
         self.state, self._index = state, 0
         self._acts.append(Entered(state))
         if state not in _GUARDED:
@@ -400,6 +393,30 @@ class Life:
             self._acts.append(Kill(_SIGNALS[state]))
         if state in COMMANDS:
             self._run(now)
+
+    def _pass(self, state: Instance, now: float, *, quiet: bool) -> tuple[Instance, bool]:
+        """Pass through states in which there is nothing to do.
+
+        Returns:
+            The state that it comes into, and whether it stops by itself.
+        """
+        while True:
+            if state is _S.CONDITION:
+                self._begin()
+            elif state is _S.START_POST:
+                self._watch(now)
+            elif state is _S.RUNNING:
+                state, quiet = self._up(now)
+            elif state is _S.DEAD and self.result not in (SUCCESS, SKIPPED):
+                state = _S.FAILED
+            if self._alone and _H.GONE in INSTANCE[state]:
+                state = INSTANCE[state][_H.GONE]
+            elif state not in COMMANDS or self._has_commands(state):
+                return state, quiet
+            else:
+                if state is _S.START:
+                    self._acts.append(Entered(state))  # whoever looks on sees it start
+                state = INSTANCE[state][self._done(state)]
 
     def _begin(self) -> None:
         self.result = self.reload_result = SUCCESS

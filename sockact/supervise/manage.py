@@ -204,7 +204,8 @@ class Manager:
             if one.is_over and self.instances.pop(name, None) is not None:
                 handle.close()
                 unit.connections.leave(key)
-                self.changed()
+                if not self.instances:
+                    self.changed()
 
         try:
             spec = self.definitions.templates[unit.service](name)

@@ -38,6 +38,8 @@ OURS = (
 )  # fmt: skip
 """Variables that say something to one process only, and so are not passed on."""
 
+# What is told to a process as it is started, unless its unit says something else.
+_TOLD = (*VARIABLES, "WATCHDOG_PID", "SYSTEMD_EXEC_PID")
 _STREAMS = (d.STANDARD_INPUT, d.STANDARD_OUTPUT, d.STANDARD_ERROR)
 _FILE, _STEP = "EnvironmentFile=", "environment"
 _FILES = {"file": How.WRITE, "append": How.APPEND, "truncate": How.TRUNCATE}
@@ -101,7 +103,7 @@ class Preparer:
         names = (d.USER.name, d.GROUP.name, d.SUPPLEMENTARY_GROUPS.name)
         self._has_user = any(name in spec.settings for name in names)
         unset: tuple[str, ...] = spec.get(d.UNSET_ENVIRONMENT)
-        self._withheld = tuple(name for name in unset if "=" not in name)
+        self._withheld = tuple(name for name in unset if name in _TOLD)
         streams = [spec.get(row).kind for row in _STREAMS]
         self._by_socket = "socket" in streams
         self.shares_sockets = self._by_socket or "fd" in streams
@@ -176,7 +178,7 @@ class Preparer:
             names=names,
             listen=bool(names),
             pid_variables=pid_variables,
-            withheld=self._withheld,
+            withheld=(*self._withheld, *(name for name in _TOLD if name in environ)),
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,

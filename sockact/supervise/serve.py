@@ -140,7 +140,7 @@ class Running:
             brief: Whether it is for one connection (Accept=yes).
             changed: Called whenever its state has changed.
         """
-        spec = self.spec = recipe.spec
+        self.spec = recipe.spec
         self.name = name
         self.life = Life(recipe.plan)
         self.generation = generation
@@ -254,6 +254,8 @@ class Running:
 
     def _carry_out(self, act: Act) -> None:
         match act:
+            case Entered():  # the most frequent first
+                log(logging.DEBUG, self.name, act.state, generation=self.generation)
             case Run(directive="ExecStart"):
                 self._start_main(act.index)
             case Run():
@@ -263,19 +265,20 @@ class Running:
             case KillCommand() if self._control is not None:
                 self._complain("ExecReload: takes too long")
                 _kill(self._control.pid, signal.SIGKILL)
-            case Entered():
-                log(logging.DEBUG, self.name, act.state, generation=self.generation)
 
     def _is_gone(self) -> bool:
         """Whether it waits for the end of its processes, and none is left."""
         if self.life.state not in _WAITS_FOR_END:
             return False
-        mode = self.spec.get(d.KILL_MODE)
-        if mode == family.NONE and self._signalled is self.life.state:
+        if self._signalled is self.life.state and self.spec.get(d.KILL_MODE) == family.NONE:
             return True  # nobody was told to end, so nobody is waited for
+        return self._is_alone()
+
+    def _is_alone(self) -> bool:
+        """Whether none of its processes is left, but for those that are left alone."""
         if self._main or self.pid or self._control:
             return False
-        if mode in (family.PROCESS, family.NONE):
+        if self.spec.get(d.KILL_MODE) in (family.PROCESS, family.NONE):
             return True
         # Where no process is, none can begin; so nobody has to look a second time.
         self._deserted = self._deserted or not self._family().members()
@@ -299,7 +302,7 @@ class Running:
             given.close()
         self._main = main
         self.pid = self._session = main.pid
-        self._tell(f"started, pid {main.pid}")
+        self._tell("started, pid %d", main.pid)
         self._acts += self.life.forked(self._house.now())
         if main.report is None:
             self._main_executed(None)
@@ -418,13 +421,14 @@ class Running:
         clean = how.is_clean(success, oneshot=oneshot)
         expected = self.life.state not in IS_UP and self.life.state not in IS_STARTING
         if clean or expected:
-            self._tell(f"main process ended, {how}")
+            self._tell("main process ended, %s", how)
         else:
             text = f"main process ended, {how}"
             log(logging.WARNING, self.name, text, generation=self.generation)
         if not clean and not self.problem:
             self.problem = f"main process ended, {how}"
-        self._do(self.life.main_ended(_result(how, clean=clean), self._house.now()))
+        result, now = _result(how, clean=clean), self._house.now()
+        self._do(self.life.main_ended(result, now, alone=self._is_alone()))
 
     def _control_ended(self, how: Exit) -> None:
         self._hear(None)
@@ -459,9 +463,9 @@ class Running:
                 self._complain("does not end in time; killed")
         self._do(acts)
 
-    def _tell(self, text: str) -> None:
+    def _tell(self, text: str, *arguments: object) -> None:
         level = logging.DEBUG if self._brief else logging.INFO
-        log(level, self.name, text, generation=self.generation)
+        log(level, self.name, text, *arguments, generation=self.generation)
 
     def _complain(self, text: str) -> None:
         self.problem = text

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sockact.activation.launch import find_program, identity, prepare
+from sockact.activation.launch import prepare
+from sockact.activation.program import find_program, identity
 from sockact.errors import CredentialsError, LaunchError
 
 
@@ -52,8 +53,8 @@ def test_program_errors(program: str, number: int, message: str) -> None:
 
 def test_identity() -> None:
     """A user brings groups and variables; a group alone changes only the group."""
-    entry = pwd.getpwnam("nobody")
-    who = identity("nobody", None)
+    entry = pwd.getpwnam("daemon")
+    who = identity("daemon", None)
     assert who
     assert (who.uid, who.gid) == (entry.pw_uid, entry.pw_gid)
     assert who.environ
@@ -65,6 +66,28 @@ def test_identity() -> None:
     number = identity("54321", None)
     assert number
     assert (number.uid, number.gid, number.groups) == (54321, 54321, (54321,))
+
+
+@pytest.mark.parametrize(
+    ("name", "home", "shell", "expected"),
+    [
+        ("web", "/srv/web", "/bin/zsh", {"HOME": "/srv/web", "SHELL": "/bin/zsh"}),
+        ("web", "/", "/usr/sbin/nologin", {}),
+        ("web", "", "", {}),
+        ("web", "/nonexistent", "/bin/false", {"HOME": "/nonexistent"}),
+        ("nobody", "/home/nobody", "/bin/sh", {}),
+    ],
+)
+def test_variables_of_a_user(
+    name: str, home: str, shell: str, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is no home and no shell is not set, and neither is anything of nobody's."""
+    entry = pwd.struct_passwd((name, "x", 12, 34, "", home, shell))
+    monkeypatch.setattr(pwd, "getpwnam", lambda _name: entry)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _uid: entry)
+    who = identity(name, None)
+    assert who
+    assert who.environ == {"USER": name, "LOGNAME": name, **expected}
 
 
 @pytest.mark.parametrize(("user", "group"), [("no-such-user", None), (None, "no-such-group")])

@@ -60,14 +60,16 @@ json.dump({
 """
 
 EVERY_WAY = pytest.mark.usefixtures("way")
-Way = Literal["chosen", "clone", "fork"]
+Way = Literal["chosen", "calls", "clone", "fork"]
 
 
-@pytest.fixture(params=["chosen", "clone", "fork"])
+@pytest.fixture(params=["chosen", "calls", "clone", "fork"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Way:
     """Start programs as the module chooses to, or by one of its other ways."""
     chosen: Way = request.param
-    if chosen != "chosen":
+    if chosen == "calls":
+        monkeypatch.setattr(spawn, "_posix_spawn", spawn._call)
+    elif chosen != "chosen":
         monkeypatch.setattr(spawn, "_is_simple", lambda *_: False)
     if chosen == "fork":
         monkeypatch.setattr(spawn, "clone", lambda: None)
@@ -204,6 +206,21 @@ def test_variables_of_the_process_id() -> None:
     assert seen["environ"]["B"] == "ä\udcff="
 
 
+@EVERY_WAY
+def test_withheld_variables() -> None:
+    """Of some variables the environment has the last word, also that there are none."""
+    seen = _seen(
+        [0, 0], names=("a", "b"), pid_variables=("WATCHDOG_PID", "SYSTEMD_EXEC_PID"),
+        environ={"WATCHDOG_PID": "x", "LISTEN_FDNAMES": "y"},
+        withheld=("WATCHDOG_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID", "SYSTEMD_EXEC_PID", "NONE"),
+    )  # fmt: skip
+    environ = {name: value for name, value in seen["environ"].items() if name != "LC_CTYPE"}
+    assert environ == {
+        "WATCHDOG_PID": "x", "LISTEN_FDNAMES": "y", "LISTEN_FDS": "2",
+        "LISTEN_PID": str(seen["pid"]),
+    }  # fmt: skip
+
+
 def test_descriptors_that_are_in_each_others_place(way: Way) -> None:
     """Numbers that are wanted for other descriptors, cycles and duplicates, come out right."""
     files = {number: os.memfd_create(str(number)) for number in range(6)}
@@ -312,7 +329,7 @@ def test_no_number_left() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         for fd in files:
             os.close(fd)
-    assert 1 < failures < 6
+    assert 0 < failures < 6
 
 
 @EVERY_WAY
@@ -572,7 +589,7 @@ def test_umask_and_directory(tmp_path: Path) -> None:
 def test_optional_directory() -> None:
     """A directory that may be missing does not stop the program."""
     seen = _seen(directory="/no/such/directory", directory_optional=True)
-    assert seen["cwd"] == os.getcwd()
+    assert seen["cwd"] == "/"
 
 
 @EVERY_WAY
@@ -863,7 +880,7 @@ def test_kernel_without_clone3(monkeypatch: pytest.MonkeyPatch, number: int) -> 
 @EVERY_WAY
 def test_started_tells_once_it_is_known() -> None:
     """`report` becomes readable when it is known whether the program runs, and is closed then."""
-    child = spawn.spawn(_execution("/bin/true", names=("a",)), [0])
+    child = spawn.spawn(_execution("/bin/true", nice=os.nice(0)), [0])
     assert child.report
     deadline = time.monotonic() + SECONDS
     while True:

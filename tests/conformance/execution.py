@@ -371,10 +371,19 @@ _case(
     *_ALL,
     socket=[_ONE, "FileDescriptorName=x"],
 )
+_case(
+    "streams-fd-shared",
+    "StandardInput=fd:x",
+    "StandardOutput=fd:x",
+    "StandardError=null",
+    "ExecStart=<start>",
+    socket=[_ONE, "FileDescriptorName=x"],
+)
 _case("streams-fd-unknown", "StandardInput=fd:nothing", "ExecStart=<start>", socket=[_ONE])
 
 # A process for each connection.
 _case("accept", "ExecStart=<start>", socket=[_ONE, "Accept=yes"])
+_case("accept-several", "ExecStart=<one>", "ExecStart=<two>", socket=[_ONE, "Accept=yes"])
 _case("accept-all", "User=games", "NotifyAccess=all", *_ALL, socket=[_ONE, "Accept=yes"])
 _case("accept-non-blocking", "NonBlocking=yes", "ExecStart=<start>", socket=[_ONE, "Accept=yes"])
 _case(

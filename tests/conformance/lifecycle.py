@@ -9,8 +9,11 @@ Sources of the cases: systemd's test/units/TEST-07-PID1.*, TEST-03-JOBS and TEST
 what its ``src/core/socket.c`` does.
 """
 
+import concurrent.futures
 import contextlib
+import functools
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -30,12 +33,13 @@ if __name__ == "__main__":
 PLAYER = Path(__file__).with_name("player.py")
 SECONDS = 15.0
 """How long anything may take."""
+_AT_ONCE = 6
 CALM = 0.7
 """How long nothing more may happen, where that nothing more happens is what is noted."""
 
 # A supervisor has nothing to do any more when all of its units have failed: with this one, it has.
 _KEEPER = {
-    "keeper.socket": "[Socket]\nListenStream=@sockact-keeper\n",
+    "keeper.socket": "[Socket]\nListenStream=@keeper-of-CASE\n",
     "keeper.service": "[Service]\nExecStart=/bin/false\n",
 }
 _ALONE = "[Unit]\nDefaultDependencies=no\n"
@@ -217,7 +221,7 @@ class Real(Side):
         self._systemctl("stop", *[name for name in names if name.endswith(".socket")])
         self._systemctl("kill", "--signal=KILL", *[name.replace("@.", "@*.") for name in names])
         self._systemctl("stop", *[name.replace("@.", "@*.") for name in names])
-        self._systemctl("reset-failed")
+        self._systemctl("reset-failed", *[name.replace("@.", "@*.") for name in names])
 
     def command(self, command: str, unit: str) -> bool:
         """Start or stop a unit, and wait until that is done; return whether it was."""
@@ -409,7 +413,7 @@ def install(target: Path, *, together: bool) -> None:
     for name, one in CASES.items():
         (target / name).mkdir()
         for unit, text in _KEEPER.items():
-            (target / name / unit).write_text(text, encoding="ascii")
+            (target / name / unit).write_text(text.replace("CASE", name), encoding="ascii")
         player = f"{sys.executable} -I -S {PLAYER} /run/out/{name}.log %n"
         for unit, text in one.units.items():
             written = re.sub(r"<([^>\n]*)>", rf"{player} \1", text)
@@ -804,7 +808,7 @@ def post_fails(side: Side) -> None:
 
 
 @case(
-    "TimeoutSec=500ms\nExecStartPre=<forever>",
+    "TimeoutSec=1500ms\nExecStartPre=<forever>",
     "ExecStart=<serve>",
     differs={"unit.*": _TOGETHER},
 )
@@ -1068,13 +1072,21 @@ def store_nothing(side: Side) -> None:
     side.note(fdstore=side.log()[0]["environ"].get("FDSTORE"))
 
 
+def _run(which: str, work: str, name: str) -> dict[str, object]:
+    side = {"real": Real, "ours": Ours}[which](Path(work))
+    return side.run(name, CASES[name])
+
+
 def main() -> None:
-    """Run the cases of one side."""
+    """Run the cases of one side, some of them beside each other, each in a process of its own."""
     which, work, *names = sys.argv[1:]
     os.umask(0o022)
     Path("/run/t/plain").write_text("plain\n", encoding="ascii")
-    side = {"real": Real, "ours": Ours}[which](Path(work))
-    print(json.dumps({name: side.run(name, CASES[name]) for name in names or CASES}))
+    names = names or [*CASES]
+    fork = multiprocessing.get_context("fork")
+    with concurrent.futures.ProcessPoolExecutor(_AT_ONCE, fork) as pool:
+        run = functools.partial(_run, which, work)
+        print(json.dumps(dict(zip(names, pool.map(run, names), strict=True))))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Both sides run once, each in namespaces of its own; then every case is a test.
 
 import concurrent.futures
 import fnmatch
+import functools
 import json
 import re
 import subprocess
@@ -27,7 +28,9 @@ def _side(side: str, work: Path) -> dict[str, Notes]:
     lifecycle.install(work, together=real)
     (work / "none").mkdir()
     with Systemd(work / "all") if real else Bare(work / "none") as machine:
-        done = machine.run(sys.executable, lifecycle.__file__, side, str(work))
+        # A systemd that is too old for a case would only be waited for.
+        names = [name for name, one in CASES.items() if not real or one.since <= _version()]
+        done = machine.run(sys.executable, lifecycle.__file__, side, str(work), *names)
     assert done.returncode == 0, done.stderr
     notes: dict[str, Notes] = json.loads(done.stdout)
     return notes
@@ -48,6 +51,7 @@ def notes(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Notes], d
         return real.result(), ours.result()
 
 
+@functools.cache
 def _version() -> int:
     """Return the version of the systemd that is compared with."""
     said = subprocess.run(
@@ -65,7 +69,7 @@ def _different(real: Notes, ours: Notes) -> set[str]:
 @pytest.mark.parametrize("name", CASES)
 def test_case(name: str, notes: tuple[dict[str, Notes], dict[str, Notes]]) -> None:
     """Systemd and sockact do the same, but for what is listed; and what is listed differs."""
-    real, ours = (side[name] for side in notes)
+    real, ours = notes[0].get(name, {}), notes[1][name]
     one = CASES[name]
     assert {key: ours.get(key) for key in one.expected} == dict(one.expected)
     if _version() < one.since:

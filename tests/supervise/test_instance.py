@@ -555,6 +555,53 @@ class TestMainEnds:
         assert play("stop") == ":stop ExecStop-0"
 
 
+class TestAlone:
+    """The main process ends, and it is known that no other one is left."""
+
+    def _ends_alone(self, play: Play, result: str = "success") -> str:
+        return play._follow(play.life.main_ended(result, play.now, alone=True))
+
+    def test_nobody_is_waited_for(self) -> None:
+        """It does not come into states in which processes are told to end."""
+        play = Play()
+        play("start")
+        assert self._ends_alone(play) == ":dead"
+        failing = Play("exec", ExecStop="x")
+        failing("start")
+        assert self._ends_alone(failing, "exit-code") == ":failed"
+
+    def test_that_holds_until_a_command_is_run(self) -> None:
+        """What ExecStop= leaves behind is told to end."""
+        play = Play(ExecStop="x", ExecStopPost="x")
+        play("start")
+        assert self._ends_alone(play) == ":stop ExecStop-0"
+        assert play("done") == ":stop-sigterm KillSignal :stop-post ExecStopPost-0"
+        assert play("done") == ":final-sigterm KillSignal :dead"
+        assert play("start") == ":start ExecStart-0 :running"
+
+    @pytest.mark.parametrize("kind", ["simple", "exec", "notify", "oneshot"])
+    @pytest.mark.parametrize("commands", ["", "ExecStop", "ExecStopPost", "ExecStartPost"])
+    @pytest.mark.parametrize("result", ["success", "exit-code"])
+    @pytest.mark.parametrize("remains", [False, True])
+    def test_the_end_is_the_same(
+        self, kind: str, commands: str, result: str, remains: bool
+    ) -> None:
+        """It is where it would have come to if it had been told later that nobody is left."""
+        alone, told = (
+            Play(kind, remains=remains, **dict.fromkeys(commands.split(), "x")) for _ in range(2)
+        )
+        for play in (alone, told):
+            play("start", "executed")
+        self._ends_alone(alone, result)
+        told(f"ends {result}")
+        for _ in range(4):
+            assert alone.end == told.end
+            assert alone.left == told.left
+            for play in (alone, told):
+                if play.has("control"):
+                    play("done")
+
+
 class TestStop:
     @pytest.mark.parametrize(
         ("before", "then"),
