@@ -11,8 +11,10 @@ run: $(VENV)/.installed
 	@echo "Serving http://127.0.0.1:$(PORT)/  (Ctrl-C ends it)"
 	@exec $(BIN)/sockact exec --listen web=tcp:127.0.0.1:$(PORT) -- $(BIN)/python examples/http_hello.py
 
+# How many tests run at a time. Those of one file follow each other.
+WORKERS ?= 3
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

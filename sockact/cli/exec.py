@@ -138,7 +138,7 @@ def _serve_each(
     runs.prepare()
     from sockact.cli.serving import serve  # noqa: PLC0415 - a supervisor takes time to import
 
-    serve(chosen, runs, own_path=False, **given)
+    serve(chosen, runs, own_path=False, sessions=False, **given)
 
 
 class _Source(NamedTuple):

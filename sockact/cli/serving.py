@@ -42,6 +42,7 @@ _DEFAULTS: Mapping[str, Any] = {
     "log_format": "auto",
     "verbose": False,
     "own_path": True,
+    "sessions": True,
 }
 
 
@@ -162,6 +163,7 @@ class Gathering:
             environ=base_environ(self._runs.environ(os.environ)),
             whole_environ=base_environ(os.environ),
             search=os.environ.get("PATH", "") if self._runs.command else "",
+            sessions=given["sessions"],
             passes_status=bool(self._runs.command) and not given["accept"],
         )
 

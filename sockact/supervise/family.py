@@ -196,13 +196,15 @@ def _scan(family: Family) -> dict[int, _Found]:
     me = os.getpid()
     tree = None if _has_children_file() else _tree()
     found: dict[int, _Found] = {}
-    named = {family.main, family.control}
-    seen = set(family.others - named)
+    named, others = {family.main, family.control}, family.others
+    seen: set[int] = set()
 
     def children(pid: int) -> list[int]:
-        if tree is not None:
-            return tree.get(pid, [])
-        return _own_children() if pid == me else _children(pid)
+        return _children(pid) if tree is None else tree.get(pid, [])
+
+    def own_children() -> list[int]:
+        found = _own_children() if tree is None else tree.get(me, [])
+        return [pid for pid in found if pid not in others or pid in named]
 
     def belongs(pid: int) -> bool:
         if pid in named:
@@ -215,7 +217,7 @@ def _scan(family: Family) -> dict[int, _Found]:
 
     # An orphan whose parent ends meanwhile comes to us behind our back: until nobody new has come.
     # Each member descends from one that is our child by now, so if nobody is there, nobody comes.
-    while fresh := [pid for pid in children(me) if pid not in seen]:
+    while fresh := [pid for pid in own_children() if pid not in seen]:
         seen.update(fresh)
         todo = [(pid, True) for pid in fresh if belongs(pid)]
         while todo:

@@ -101,7 +101,7 @@ class Children:
 
     def others(self, own: AbstractSet[int]) -> AbstractSet[int]:
         """Return the processes that were started here, less some."""
-        return self._processes.keys() - own
+        return self._processes.keys() - own if own else self._processes.keys()
 
     def reap(self) -> None:
         """Collect every child that has ended."""

@@ -29,6 +29,7 @@ class House:
         whole: What PassEnvironment= takes variables from.
         search: Where programs without a path are looked up; empty for systemd's own places.
         death_signal: Whether children are told when this process dies.
+        sessions: Whether each gets a session of its own.
         ending: Whether everything is being stopped: nothing is started any more.
         ending_ones: Whoever waits for the end of processes that may be no children of this one.
         polls: Whether traffic may start anything: not while somebody else serves.
@@ -42,6 +43,7 @@ class House:
         *,
         search: str = "",
         death_signal: bool = True,
+        sessions: bool = True,
     ) -> None:
         """Begin without children."""
         self.reactor = reactor
@@ -50,6 +52,7 @@ class House:
         self.whole = whole
         self.search = search
         self.death_signal = death_signal
+        self.sessions = sessions
         self.ending = False
         self.ending_ones: set[Ending] = set()
         self.polls = False

@@ -96,13 +96,14 @@ Act = Run | Kill | KillCommand | Entered
 
 _S, _H = Instance, Happens
 
-_SIGNALS = {
-    _S.STOP_WATCHDOG: "WatchdogSignal",
-    _S.STOP_SIGTERM: "KillSignal",
-    _S.STOP_SIGKILL: "FinalKillSignal",
-    _S.FINAL_SIGTERM: "KillSignal",
-    _S.FINAL_SIGKILL: "FinalKillSignal",
-    _S.RELOAD_SIGNAL: "ReloadSignal",
+_ENTERED = {state: Entered(state) for state in Instance}
+_KILLS = {
+    _S.STOP_WATCHDOG: Kill("WatchdogSignal"),
+    _S.STOP_SIGTERM: Kill("KillSignal"),
+    _S.STOP_SIGKILL: Kill("FinalKillSignal"),
+    _S.FINAL_SIGTERM: Kill("KillSignal"),
+    _S.FINAL_SIGKILL: Kill("FinalKillSignal"),
+    _S.RELOAD_SIGNAL: Kill("ReloadSignal"),
 }
 
 _NOTIFIES = ("notify", "notify-reload")
@@ -384,13 +385,13 @@ class Life:
         before = self.state
         state, quiet = self._pass(state, now, quiet=quiet)
         self.state, self._index = state, 0
-        self._acts.append(Entered(state))
+        self._acts.append(_ENTERED[state])
         if state not in _GUARDED:
             self._guard = None
         if state is not _S.RELOAD_NOTIFY or before not in _RELOADS:
             self._arm(now)  # else a reload goes on in the time that it had
-        if state in _SIGNALS and not quiet:
-            self._acts.append(Kill(_SIGNALS[state]))
+        if state in _KILLS and not quiet:
+            self._acts.append(_KILLS[state])
         if state in COMMANDS:
             self._run(now)
 
@@ -415,7 +416,7 @@ class Life:
                 return state, quiet
             else:
                 if state is _S.START:
-                    self._acts.append(Entered(state))  # whoever looks on sees it start
+                    self._acts.append(_ENTERED[state])  # whoever looks on sees it start
                 state = INSTANCE[state][self._done(state)]
 
     def _begin(self) -> None:

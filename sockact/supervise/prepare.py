@@ -85,6 +85,7 @@ class Preparer:
         *,
         whole: Mapping[str, str] = MappingProxyType({}),
         search: str = "",
+        session: bool = True,
     ) -> None:
         """Keep what all have in common.
 
@@ -93,6 +94,7 @@ class Preparer:
             base: What every service begins with.
             whole: What PassEnvironment= takes variables from.
             search: Where programs without a path are looked up; as systemd does by default.
+            session: Whether each process gets a session of its own.
         """
         self.spec = spec
         self._base = base
@@ -109,7 +111,7 @@ class Preparer:
         self.shares_sockets = self._by_socket or "fd" in streams
         # Only what a service says differs between its processes is asked for each time.
         self._same: dict[str, Any] = {
-            "session": True,
+            "session": session,
             "ignore_sigpipe": spec.get(d.IGNORE_SIGPIPE),
             "umask": spec.get(d.UMASK),
             "limits": self._limits(),

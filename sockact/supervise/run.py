@@ -111,6 +111,7 @@ class Supervisor:
                 settings.whole_environ,
                 search=settings.search,
                 death_signal=settings.death_signal,
+                sessions=settings.sessions,
             )
             self.manager = Manager(self.house, definitions, self)
         except BaseException:

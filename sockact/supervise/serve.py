@@ -93,7 +93,9 @@ class Recipe:
         self.spec = spec
         self.plan = plan_of(spec)
         self.access = Access(spec.get(d.NOTIFY_ACCESS))
-        self.preparer = Preparer(spec, house.base, whole=house.whole, search=house.search)
+        self.preparer = Preparer(
+            spec, house.base, whole=house.whole, search=house.search, session=house.sessions
+        )
 
 
 class Running:
@@ -301,7 +303,8 @@ class Running:
         finally:
             given.close()
         self._main = main
-        self.pid = self._session = main.pid
+        self.pid = main.pid
+        self._session = main.pid if self._house.sessions else 0
         self._tell("started, pid %d", main.pid)
         self._acts += self.life.forked(self._house.now())
         if main.report is None:

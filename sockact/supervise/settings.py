@@ -21,6 +21,7 @@ class Settings:
         whole_environ: What PassEnvironment= takes variables from.
         search: Where programs without a path are looked up; empty for systemd's own places.
         death_signal: Whether services are stopped by the kernel if this process is killed.
+        sessions: Whether each service gets a session of its own, or else shares ours.
         stays: Whether this process, when it has handed everything over, waits for a signal: for
             container managers that start again whatever ends.
         passes_status: Whether the end of the only service is the end of all, with its status.
@@ -36,6 +37,7 @@ class Settings:
     whole_environ: Mapping[str, str] = attrs.field(factory=dict)
     search: str = ""
     death_signal: bool = True
+    sessions: bool = True
     stays: bool = False
     passes_status: bool = False
 

@@ -764,3 +764,21 @@ def test_a_unit_with_accept(tmp_path: Path) -> None:
             _, said = process.communicate(timeout=SECONDS)
     assert process.returncode == 0
     assert "no effect" not in said
+
+
+def test_programs_of_accept_stay_in_the_session() -> None:
+    """They are in our session and process group, so that a terminal reaches them."""
+    port = free_port()
+    script = "import os; print(os.getsid(0), os.getpgrp())"
+    command = [*SOCKACT, "exec", "--accept", "--inetd", "-l", f"tcp:127.0.0.1:{port}", "--",
+               sys.executable, "-c", script]  # fmt: skip
+    with subprocess.Popen(
+        command, env=clean_environ(), stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        try:
+            wait_until_accepting(("127.0.0.1", port))
+            with socket.create_connection(("127.0.0.1", port), SECONDS) as sock:
+                said = b"".join(iter(lambda: sock.recv(100), b""))
+        finally:
+            process.terminate()
+    assert said.split() == [b"%d" % process.pid] * 2

@@ -512,7 +512,7 @@ def test_a_holder_killed_during_a_takeover_leaves_it_to_the_taker(service: Servi
     assert service.ask("taken.generation") == 2
     assert service.ask("[h[:7] for h in held()] == [h[:7] for h in before]") is True
     assert service.ask("generation()") == 2
-    assert service.stored() == 0
+    until(lambda: service.stored() == 0, "nothing is in the fd store")
     service.systemctl("stop", service.unit)
     service.do("taken.close()")
 

@@ -64,7 +64,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.socket = socket.socket(fileno=fd)
         self.socket.setblocking(False)
 
-    def get_request(self) -> tuple[socket.socket, object]:  # type: ignore[override]
+    def get_request(self) -> tuple[socket.socket, object]:
         """Accept, and have the connection block."""
         connection, address = self.socket.accept()
         connection.setblocking(True)

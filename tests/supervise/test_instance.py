@@ -5,6 +5,7 @@ cannot be seen from outside, what version 252 does not have, and what is left ou
 """
 
 import math
+from typing import Any
 
 import pytest
 
@@ -587,9 +588,8 @@ class TestAlone:
         self, kind: str, commands: str, result: str, remains: bool
     ) -> None:
         """It is where it would have come to if it had been told later that nobody is left."""
-        alone, told = (
-            Play(kind, remains=remains, **dict.fromkeys(commands.split(), "x")) for _ in range(2)
-        )
+        more: Any = dict.fromkeys(commands.split(), "x")
+        alone, told = (Play(kind, remains=remains, **more) for _ in range(2))
         for play in (alone, told):
             play("start", "executed")
         self._ends_alone(alone, result)
