@@ -445,7 +445,7 @@ MAY_IMPORT = {
     ],
     "supervise": [],
     "supervise.exit": ["spec", "unitfile.signals"],
-    "supervise.family": ["spec", "supervise.exit"],
+    "supervise.family": ["fd.own", "spec", "supervise.exit"],
     "supervise.probe": [
         "errors",
         "rendezvous.react",

@@ -21,7 +21,7 @@ from sockact.activation.libc import (
 )
 from sockact.activation.program import become
 from sockact.activation.receive import own_pidfd_id
-from sockact.activation.vfork import At, Call
+from sockact.activation.vfork import At, Call, Late
 
 _AT_EMPTY_PATH, _STATX_INO = 0x1000, 0x100  # uapi/linux/fcntl.h, stat.h
 _STATX_SIZE, _STATX_INO_AT = 256, 32
@@ -123,28 +123,27 @@ class _Packed:
         shell: bool,
     ) -> None:
         numbered = [*pids, *([] if pidfd_id is None else [pidfd_id])]
-        strings = [path, "%d", "%llu", *(f"{name}={' ' * _DIGITS}" for name in numbered)]
-        first, end = len(strings), len(strings) + len(argv)
-        strings += argv
-        for name, value in environ.items():
-            if name not in numbered:
-                strings.append(f"{name}={value}")
-        packed = os.fsencode("\0".join([*strings, ""]))
+        variables = {**environ, **dict.fromkeys(numbered, " " * _DIGITS)}
+        texts = [f"{name}={value}" for name, value in variables.items()]
+        packed = os.fsencode("\0".join([path, "%d", "%llu", *argv, *texts, ""]))
         parts = packed.split(b"\0")
-        if len(parts) != len(strings) + 1:
+        end = _FORMS + len(argv)
+        if len(parts) != end + len(texts) + 1:
             raise ValueError("embedded null character")
         # One block: what statx() tells, the two vectors, the strings.
-        vectors = struct.Struct(f"{len(strings) - _FORMS + 2}P")
-        self._block = bytearray(_STATX_SIZE + vectors.size) + packed
+        size = (len(argv) + len(texts) + 2) * _POINTER
+        self._block = bytearray(_STATX_SIZE + size) + packed
         self._statx = address_of(self._block)
         self._argv = self._statx + _STATX_SIZE
         self._environ = self._argv + (len(argv) + 1) * _POINTER
         lengths = [len(part) + 1 for part in parts]
-        at = list(itertools.accumulate(lengths, initial=self._argv + vectors.size))
+        at = list(itertools.accumulate(lengths, initial=self._argv + size))
         self._path, self._number, self._inode_number = at[:_FORMS]
-        arguments, variables = at[first:end], [*at[_FORMS:first], *at[end:-2]]
-        vectors.pack_into(self._block, _STATX_SIZE, *arguments, 0, *variables, 0)
-        self._slots = [at[n + 1] - 1 - _DIGITS for n in range(_FORMS, first)]
+        arguments = at[_FORMS:end]
+        vectors = struct.pack(f"{size // _POINTER}P", *arguments, 0, *at[end:-2], 0)
+        self._block[_STATX_SIZE : _STATX_SIZE + size] = vectors
+        names = [*variables]
+        self._slots = [at[end + names.index(name) + 1] - 1 - _DIGITS for name in numbered]
         self._inode_slot = 0 if pidfd_id is None else self._slots.pop()
         self._script: bytearray | None = None
         if shell:
@@ -171,14 +170,14 @@ class _Packed:
         raise error
 
     def calls(self, pid: At, free: int) -> Sequence[Call]:
-        found: list[Call] = [("sprintf", slot, self._number, pid) for slot in self._slots]
+        found: list[Call] = [Late(("sprintf", slot, self._number, pid)) for slot in self._slots]
         if self._inode_slot:
             nothing = self._number + len("%d")
             inode = At(self._statx + _STATX_INO_AT)
             found += [
                 ("syscall", CLOSE_RANGE, free, -1, 0),  # so that it is free indeed
-                ("syscall", PIDFD_OPEN, pid, 0),
+                Late(("syscall", PIDFD_OPEN, pid, 0)),
                 ("statx", free, nothing, _AT_EMPTY_PATH, _STATX_INO, self._statx),
-                ("sprintf", self._inode_slot, self._inode_number, inode),
+                Late(("sprintf", self._inode_slot, self._inode_number, inode)),
             ]
         return [*found, ("execve", self._path, self._argv, self._environ)]

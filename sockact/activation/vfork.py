@@ -53,6 +53,12 @@ Call = tuple[str | int | At, ...]
 """The name of a function of libc, and its arguments: numbers and addresses."""
 
 
+class Late(tuple[str | int | At, ...]):
+    """A call with arguments that are `At`."""
+
+    __slots__ = ()
+
+
 class Chain:
     """The contexts of all new processes, as these begin one after the other.
 
@@ -136,19 +142,12 @@ class Chain:
         return [context.index(_WORD.pack(mark)) for mark in marks]
 
     def _prepare(self, n: int, call: Call) -> None:
-        """Have a context make a call.
-
-        Raises:
-            ValueError: There is no such context.
-        """
-        if n < 0:
-            raise ValueError("too many calls")
-        if self._prepared[n] != call:
-            name, *given = call
-            arguments = [0 if isinstance(one, At) else one for one in given]
-            make = self._make[len(arguments)]
-            make(self._contexts[n], self._address(name), len(arguments), *arguments)
-            self._prepared[n] = call
+        """Have a context make a call."""
+        name, *given = call
+        arguments = [0 if isinstance(one, At) else one for one in given]
+        make = self._make[len(arguments)]
+        make(self._contexts[n], self._address(name), len(arguments), *arguments)
+        self._prepared[n] = call
 
     def run(self, calls: Sequence[Call]) -> int:
         """Start a process that makes the calls.
@@ -160,23 +159,32 @@ class Chain:
             OSError: There can be no process (EAGAIN, ENOMEM).
             ValueError: There are too many calls.
         """
-        n = _MOST - 2
-        for call in reversed(calls):
-            n -= 1
-            context = self._contexts[n]
-            self._prepare(n, call)
-            if At in map(type, call):
-                for at, one in enumerate(call, -1):
-                    if isinstance(one, At):
-                        n -= 1
-                        register = context + self._registers[at]
-                        self._prepare(n, ("memcpy", register, one.address, _WORD.size))
-        pid = self._start_at(n)
+        first = self._place(calls)
+        pid = self._start_at(first)
         if not self._memory[self._failed]:
             return pid
         self._memory[self._failed] = 0
         os.waitpid(pid, 0)
         return 0
+
+    def _place(self, calls: Sequence[Call]) -> int:
+        """Prepare the calls, so that the last one comes before those of a failure; return where."""
+        placed: list[Call] = []
+        last = _MOST - 3
+        for call in reversed(calls):
+            context = last - len(placed)
+            placed.append(call)
+            if type(call) is Late:
+                for at, one in enumerate(call, -1):
+                    if isinstance(one, At):
+                        register = self._contexts[context] + self._registers[at]
+                        placed.append(("memcpy", register, one.address, _WORD.size))
+        if len(placed) > last + 1:
+            raise ValueError("too many calls")
+        for n, call in zip(range(last, -1, -1), placed, strict=False):
+            if self._prepared[n] != call:
+                self._prepare(n, call)
+        return last + 1 - len(placed)
 
     def _start_at(self, first: int) -> int:
         tops = self._memory[self._tops]
@@ -194,7 +202,7 @@ class Chain:
     def works(self) -> bool:
         """Whether a process does what it is told."""
         text, form = bytearray(32), bytearray(b"%d\0")
-        told = ("sprintf", address_of(text), address_of(form), self.pid)
+        told = Late(("sprintf", address_of(text), address_of(form), self.pid))
         pid = self.run([told, ("_exit", errno.EDOM)])
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         return status == errno.EDOM and text.startswith(b"%d\0" % pid)

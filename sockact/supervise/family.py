@@ -22,6 +22,7 @@ from typing import Final, NamedTuple
 
 import attrs
 
+from sockact.fd.own import OwnedFd
 from sockact.spec import AsValue
 from sockact.supervise.exit import Exit
 
@@ -120,15 +121,36 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def _own_children() -> list[int]:
-    """Return the children of this process, zombies included.
+class OwnChildren:
+    """The children of this process, zombies included, for whoever looks often.
 
-    None ends before this process has reaped it, so with one thread one look is enough.
+    None leaves the list before this process has reaped it, so one look tells the truth.
     """
-    me = os.getpid()
-    if threading.active_count() > 1:
-        return _children(me)
-    return [*map(int, _read(f"/proc/self/task/{me}/children", 1 << 30).split())]
+
+    def __init__(self) -> None:
+        """Open the list; owns a descriptor until `close`."""
+        self._file: OwnedFd | None = None
+        with contextlib.suppress(OSError):
+            path = f"/proc/self/task/{os.getpid()}/children"
+            self._file = OwnedFd(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+    def pids(self) -> list[int] | None:
+        """Return them.
+
+        None if the system does not tell (CONFIG_PROC_CHILDREN), or not for all threads at once.
+        """
+        if self._file is None or threading.active_count() > 1:
+            return None
+        found, number = b"", self._file.fileno()
+        while piece := os.pread(number, 65536, len(found)):
+            found += piece
+        return [*map(int, found.split())]
+
+    def close(self) -> None:
+        """Close the list."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
 
 @functools.cache
@@ -203,8 +225,7 @@ def _scan(family: Family) -> dict[int, _Found]:
         return _children(pid) if tree is None else tree.get(pid, [])
 
     def own_children() -> list[int]:
-        found = _own_children() if tree is None else tree.get(me, [])
-        return [pid for pid in found if pid not in others or pid in named]
+        return [pid for pid in children(me) if pid not in others or pid in named]
 
     def belongs(pid: int) -> bool:
         if pid in named:

@@ -9,7 +9,7 @@ from sockact.activation.spawn import Child, spawn
 from sockact.errors import LaunchError
 from sockact.rendezvous.react import READ, Reactor
 from sockact.supervise.exit import Exit
-from sockact.supervise.family import reap
+from sockact.supervise.family import OwnChildren, reap
 
 Executed = Callable[[LaunchError | None], None]
 Ended = Callable[[Exit], None]
@@ -65,6 +65,7 @@ class Children:
         self._reactor = reactor
         self._processes: dict[int, Process] = {}
         self._adopted: dict[int, Ended] = {}
+        self._own: OwnChildren | None = None
 
     def start(
         self, execution: Execution, fds: Sequence[int], executed: Executed, ended: Ended
@@ -103,6 +104,13 @@ class Children:
         """Return the processes that were started here, less some."""
         return self._processes.keys() - own if own else self._processes.keys()
 
+    def has_strangers(self) -> bool:
+        """Whether there may be children that were not started here, such as orphans."""
+        if self._own is None:
+            self._own = OwnChildren()
+        pids = self._own.pids()
+        return pids is None or not self._processes.keys() >= set(pids)
+
     def reap(self) -> None:
         """Collect every child that has ended."""
         for pid, how in reap():
@@ -118,7 +126,9 @@ class Children:
         return len(self._processes)
 
     def close(self) -> None:
-        """Let go of those that live."""
+        """Let go of those that live; nothing can be started afterwards."""
         for process in self._processes.values():
             process.forget(self._reactor)
         self._processes = {}
+        if self._own is not None:
+            self._own.close()

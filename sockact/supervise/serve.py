@@ -282,8 +282,11 @@ class Running:
             return False
         if self.spec.get(d.KILL_MODE) in (family.PROCESS, family.NONE):
             return True
-        # Where no process is, none can begin; so nobody has to look a second time.
-        self._deserted = self._deserted or not self._family().members()
+        # What a dead process has left has come to us. Where no process is, none can begin; so
+        # nobody has to look a second time.
+        if not self._deserted:
+            orphans = self._house.children.has_strangers()
+            self._deserted = not orphans or not self._family().members()
         return self._deserted
 
     def _start_main(self, index: int) -> None:

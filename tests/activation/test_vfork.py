@@ -12,7 +12,7 @@ import pytest
 
 from sockact.activation import vfork
 from sockact.activation.libc import address_of
-from sockact.activation.vfork import At, Call, Chain, chain
+from sockact.activation.vfork import At, Call, Chain, Late, chain
 from tests.helpers import SECONDS
 
 
@@ -82,7 +82,7 @@ def test_a_number_that_is_known_only_then(contexts: Chain) -> None:
     copy = bytearray(8)
     steps: list[Call] = [
         ("memcpy", address_of(copy), contexts.pid.address, 8),
-        ("sprintf", at, form, At(address_of(copy))),
+        Late(("sprintf", at, form, At(address_of(copy)))),
         ("_exit", 0),
     ]
     for _ in range(3):

@@ -9,6 +9,7 @@ import functools
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 import uuid
@@ -197,6 +198,26 @@ def test_others_are_not_looked_at() -> None:
     same = _start("sleep 2001 & wait", {"INVOCATION_ID": one.invocation_id})
     _until(lambda: len(one.members()) == 3)
     _has(Family(one.invocation_id, one.main, one.session, others={same}), "sleep 1001")
+
+
+@apart
+def test_own_children() -> None:
+    """They are listed, zombies and orphans too; not while there are several threads."""
+    with contextlib.closing(module.OwnChildren()) as own:
+        assert own.pids() == []
+        one = _start("sleep 1001 & exec sleep 1002")
+        _until(lambda: own.pids() == [one] and len(module._children(one)) == 1)
+        os.kill(one, signal.SIGKILL)
+        _until(lambda: len(own.pids() or ()) == 2)
+        os.waitpid(one, 0)
+        many = [_start(["true"]) for _ in range(600)]
+        assert own.pids() == [*(own.pids() or ())[:1], *many]
+        done = threading.Event()
+        thread = threading.Thread(target=done.wait)
+        thread.start()
+        assert own.pids() is None
+        done.set()
+        thread.join()
 
 
 @apart
