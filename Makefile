@@ -11,10 +11,12 @@ run: $(VENV)/.installed
 	@echo "Serving http://127.0.0.1:$(PORT)/  (Ctrl-C ends it)"
 	@exec $(BIN)/sockact exec --listen web=tcp:127.0.0.1:$(PORT) -- $(BIN)/python examples/http_hello.py
 
-# How many tests run at a time. Those of one file follow each other.
+# How many tests run at a time. Those of one file follow each other, and some need a process
+# without any other thread.
 WORKERS ?= 3
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not alone"
+	$(BIN)/python -m pytest -m alone
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

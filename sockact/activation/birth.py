@@ -27,6 +27,9 @@ from sockact.activation.vfork import Call
 SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 """Every signal whose action can be chosen."""
 
+get_signal: Callable[[int], object] = getattr(signal, "_signal", signal).getsignal
+"""signal.getsignal() with numbers in place of enumerations: in a twentieth of the time."""
+
 STREAMS = (Step.STDIN, Step.STDOUT, Step.STDERR)
 
 Action = tuple[Step, int, Callable[..., object], tuple[object, ...]]
@@ -101,7 +104,7 @@ def preparations(execution: Execution, layout: Layout) -> list[Call]:
     stays = signal.SIGPIPE if execution.ignore_sigpipe else 0
     found: list[Call] = [
         ("signal", int(number), default)
-        for number, handler in zip(SIGNALS, map(_get_signal, SIGNALS), strict=True)
+        for number, handler in zip(SIGNALS, map(get_signal, SIGNALS), strict=True)
         if handler != default and number != stays
     ]
     if execution.session:
@@ -110,10 +113,6 @@ def preparations(execution: Execution, layout: Layout) -> list[Call]:
     found += [("fcntl", number, fcntl.F_SETFD, 0) for number in layout.kept]
     found += [("dup2", opening.other, opening.number) for opening in layout.openings]
     return found
-
-
-# Without the enumerations of signal.getsignal(), which take twenty times as long.
-_get_signal: Callable[[int], object] = getattr(signal, "_signal", signal).getsignal
 
 
 def _descriptors(execution: Execution, layout: Layout) -> Iterator[Action]:
@@ -134,7 +133,7 @@ def _signals(execution: Execution) -> Iterator[Action]:
     c = libc() or _PLAIN
     for number in SIGNALS:
         stays = number == signal.SIGPIPE and execution.ignore_sigpipe
-        if signal.getsignal(number) is signal.SIG_IGN and not stays:
+        if get_signal(number) == signal.SIG_IGN and not stays:
             yield Step.SIGNALS, 0, c.signal, (int(number), int(signal.SIG_DFL))
     if execution.ignore_sigpipe:
         yield Step.SIGNALS, 0, c.signal, (int(signal.SIGPIPE), int(signal.SIG_IGN))

@@ -34,6 +34,7 @@ class Layout:
         moves: The dup2() calls, in order.
         kept: What is in its place already, and only to be made inheritable.
         openings: What is opened then.
+        opens_files: Whether any of these is a file.
         end: The first number that the program does not use.
     """
 
@@ -46,6 +47,7 @@ class Layout:
         self.moves: list[tuple[int, int]] = []
         self.kept: list[int] = []
         self.openings: list[Opening] = []
+        self.opens_files = False
         self._opened: list[int] = []
         try:
             self.sources = sources = [
@@ -78,6 +80,7 @@ class Layout:
                 self.openings.append(Opening(number, "", 0, number - 1))
             elif isinstance(stream, StreamFile):
                 self.openings.append(_opening(number, stream, streams))
+                self.opens_files = True
         return sources
 
     def _order(self, plan: Sequence[tuple[int, int]]) -> None:

@@ -29,6 +29,7 @@ from sockact.activation.birth import (
     Failure,
     actions,
     carry_out,
+    get_signal,
     image_of,
     preparations,
 )
@@ -155,8 +156,8 @@ def _is_simple(execution: Execution, layout: Layout) -> bool:
         or execution.nice is not None
         or execution.oom_score_adjust is not None
         or execution.who is not None
-        or any(opening.path for opening in layout.openings)
-        or (execution.ignore_sigpipe and signal.getsignal(signal.SIGPIPE) != signal.SIG_IGN)
+        or layout.opens_files
+        or (execution.ignore_sigpipe and get_signal(signal.SIGPIPE) != signal.SIG_IGN)
     )
 
 
@@ -185,7 +186,7 @@ _WITHOUT_SIGPIPE = [number for number in SIGNALS if number != signal.SIGPIPE]
 
 def _call(execution: Execution, layout: Layout) -> int:
     """Start a program by calls of libc; return its process id, or 0."""
-    contexts = chain()
+    contexts = chain() if threading.active_count() == 1 else None
     if contexts is None or layout.end >= resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
         return 0
     for number in {*layout.sources}:
@@ -242,7 +243,7 @@ def _divide(todo: Sequence[Action], reader: int, writer: int) -> int:
     Raises:
         OSError: There can be no process.
     """
-    handled = [number for number in SIGNALS if callable(signal.getsignal(number))]
+    handled = [number for number in SIGNALS if callable(get_signal(number))]
     before = signal.pthread_sigmask(signal.SIG_BLOCK, handled)
     try:
         pid = clone() if threading.active_count() == 1 else None

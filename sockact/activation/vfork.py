@@ -60,7 +60,7 @@ class Late(tuple[str | int | At, ...]):
 
 
 class Chain:
-    """The contexts of all new processes, as these begin one after the other.
+    """The contexts of all new processes, which begin one after the other: it is for one thread.
 
     Attributes:
         pid: The process id of the new process, as an argument.
@@ -189,12 +189,14 @@ class Chain:
     def _start_at(self, first: int) -> int:
         tops = self._memory[self._tops]
         set_context = self._address("setcontext")
+        own = self.pid.address
         self._set_mask(signal.SIG_BLOCK, self._every, self._before)
-        pid = self._clone(
-            set_context, self._entry, _FLAGS, self._contexts[first], None, None, self.pid.address
-        )
-        self._set_mask(signal.SIG_SETMASK, self._before, None)
-        self._memory[self._tops] = tops  # a context does not survive its call
+        try:
+            context = self._contexts[first]
+            pid = self._clone(set_context, self._entry, _FLAGS, context, None, None, own)
+        finally:
+            self._set_mask(signal.SIG_SETMASK, self._before, None)
+            self._memory[self._tops] = tops  # a context does not survive its call
         if pid < 0:
             raise last_error()
         return pid

@@ -412,10 +412,10 @@ class SocketUnit:
 
     def deadline(self) -> float | None:
         """Return when something is due; for the reactor."""
-        times = [*self._resting.values()]
-        if (when := self.life.deadline()) is not None:
-            times.append(when)
-        return min(times) if times else None
+        when = self.life.deadline()
+        for until in self._resting.values():
+            when = until if when is None else min(until, when)
+        return when
 
     def expire(self, now: float) -> None:
         """Do what is due."""

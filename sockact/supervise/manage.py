@@ -219,7 +219,7 @@ class Manager:
         if recipe is None or recipe.spec is not spec:
             recipe = self._recipes[unit.service] = Recipe(self.house, spec)
         # It is closed here once the only command has it; else when the instance is over.
-        owned = (handle,) if sum(map(len, recipe.plan.commands.values())) == 1 else ()
+        owned = (handle,) if recipe.is_single else ()
 
         def given() -> Given:
             return Given(names, (handle.fileno(),), 1, owned)

@@ -106,9 +106,10 @@ class Preparer:
         self._has_user = any(name in spec.settings for name in names)
         unset: tuple[str, ...] = spec.get(d.UNSET_ENVIRONMENT)
         self._withheld = tuple(name for name in unset if name in _TOLD)
-        streams = [spec.get(row).kind for row in _STREAMS]
-        self._by_socket = "socket" in streams
-        self.shares_sockets = self._by_socket or "fd" in streams
+        self._stdio = [spec.get(row) for row in _STREAMS]
+        kinds = [what.kind for what in self._stdio]
+        self._by_socket = "socket" in kinds
+        self.shares_sockets = self._by_socket or "fd" in kinds
         # Only what a service says differs between its processes is asked for each time.
         self._same: dict[str, Any] = {
             "session": session,
@@ -256,11 +257,12 @@ class Preparer:
 
     def _streams(self, given: Given) -> tuple[Stdio, Stdio, Stdio]:
         taken: set[int] = set()
-        stdin, stdout, stderr = (
-            self._stream(self.spec.get(row), given, number, taken)
-            for number, row in enumerate(_STREAMS)
+        stdin, stdout, stderr = self._stdio
+        return (
+            self._stream(stdin, given, 0, taken),
+            self._stream(stdout, given, 1, taken),
+            self._stream(stderr, given, 2, taken),
         )
-        return stdin, stdout, stderr
 
     def _stream(self, what: d.Stdio, given: Given, number: int, taken: set[int]) -> Stdio:
         match what.kind:

@@ -85,6 +85,7 @@ class Recipe:
         spec: The definition.
         plan: What it means for a life.
         access: Whose messages count.
+        is_single: Whether it has only one command.
         preparer: Prepares its processes.
     """
 
@@ -92,6 +93,7 @@ class Recipe:
         """Work it out."""
         self.spec = spec
         self.plan = plan_of(spec)
+        self.is_single = sum(map(len, self.plan.commands.values())) == 1
         self.access = Access(spec.get(d.NOTIFY_ACCESS))
         self.preparer = Preparer(
             spec, house.base, whole=house.whole, search=house.search, session=house.sessions

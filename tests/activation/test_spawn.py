@@ -59,6 +59,8 @@ json.dump({
 }, sys.stdout)
 """
 
+pytestmark = pytest.mark.alone
+
 EVERY_WAY = pytest.mark.usefixtures("way")
 Way = Literal["chosen", "calls", "clone", "fork"]
 
