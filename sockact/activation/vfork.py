@@ -225,13 +225,25 @@ def chain() -> Chain | None:
         return None
     try:
         found = Chain(library)
-        return found if found.works() else None
+        return found if _works_in_a_copy(found) else None
     except (AttributeError, ValueError):
         return None
     except OSError as error:
         if error.errno in (*MISSING, errno.ECHILD):
             return None
         raise
+
+
+def _works_in_a_copy(found: Chain) -> bool:
+    """Whether it works, found out in a fork of this process, where nothing is lost if not."""
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            status = 0 if found.works() else 1
+        finally:
+            os._exit(status)
+    return os.waitpid(pid, 0)[1] == 0
 
 
 def _has_shadow_stack() -> bool:

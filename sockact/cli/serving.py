@@ -214,7 +214,8 @@ class Gathering:
         runs.prepare()  # there is such a program, user and directory
         specs = [*self._adopted, *(unit.spec for unit in self._chosen.load("run"))]
         if self._given["accept"]:
-            specs = [_accepting(spec) for spec in specs]
+            limits = {} if self._given["own_path"] else _UNHURRIED
+            specs = [_accepting(spec, limits) for spec in specs]
         accepts = any(spec.get(directives.ACCEPT) for spec in specs)
         settings: dict[str, object] = {
             d.RESTART.name: "no" if accepts else "on-failure",
@@ -252,6 +253,16 @@ def _vain_probes(found: Definitions) -> Iterator[str]:
             )
 
 
-def _accepting(spec: SocketSpec) -> SocketSpec:
-    settings = {**spec.settings, directives.ACCEPT.name: Setting(True, Origin("--accept"))}
+_UNHURRIED = {
+    directives.TRIGGER_LIMIT_BURST.name: 0,
+    directives.POLL_LIMIT_BURST.name: 0,
+}
+"""As systemd-socket-activate, ``exec --accept`` takes connections as fast as they come."""
+
+
+def _accepting(spec: SocketSpec, limits: Mapping[str, int]) -> SocketSpec:
+    origin = Origin("--accept")
+    settings = {name: Setting(value, origin) for name, value in limits.items()}
+    settings |= spec.settings
+    settings[directives.ACCEPT.name] = Setting(True, origin)
     return attrs.evolve(spec, settings=settings)

@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import SECONDS, SOCKACT, clean_environ, free_port, get
+from tests.helpers import (
+    SECONDS,
+    SOCKACT,
+    clean_environ,
+    free_port,
+    get,
+    wait_until_accepting,
+)
 from tests.supervise.supervisors import Running, server, supervisor
 
 Address = tuple[str, int]
@@ -289,6 +296,21 @@ class TestAccept:
                     assert _talk(address, b"one") == b"one"
                     break
             assert _talk(address, b"two") == b"two"
+        finally:
+            process.terminate()
+            assert process.wait(SECONDS) == 0
+
+    def test_exec_is_not_slowed_down(self) -> None:
+        """``sockact exec --accept`` takes more connections at once than a unit's limits allow."""
+        address = ("127.0.0.1", free_port())
+        command = [*SOCKACT, "exec", "-a", "--inetd", "-l", f"tcp:127.0.0.1:{address[1]}"]
+        process = subprocess.Popen(
+            [*command, "--", "/bin/echo", "x"], env=clean_environ(), stderr=subprocess.DEVNULL
+        )
+        try:
+            wait_until_accepting(address)
+            for _ in range(220):  # PollLimitBurst= is 150 in 2 s, TriggerLimitBurst= is 200
+                assert _talk(address) == b"x\n"
         finally:
             process.terminate()
             assert process.wait(SECONDS) == 0
