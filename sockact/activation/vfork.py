@@ -43,6 +43,9 @@ _WORD = struct.Struct("Q")
 _MASK = 128  # bytes: a sigset_t
 
 
+_NOT_NOW = (errno.EAGAIN, errno.ENOMEM)
+
+
 class At(NamedTuple):
     """An argument: the 64-bit number that stands at this address when it is the call's turn."""
 
@@ -235,15 +238,24 @@ def chain() -> Chain | None:
 
 
 def _works_in_a_copy(found: Chain) -> bool:
-    """Whether it works, found out in a fork of this process, where nothing is lost if not."""
+    """Whether it works, found out in a fork of this process, where nothing is lost if not.
+
+    Raises:
+        OSError: There can be no process now (EAGAIN, ENOMEM).
+    """
     pid = os.fork()
     if not pid:
         status = 1
         try:
             status = 0 if found.works() else 1
+        except OSError as error:
+            status = error.errno if error.errno in _NOT_NOW else 1
         finally:
             os._exit(status)
-    return os.waitpid(pid, 0)[1] == 0
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code in _NOT_NOW:
+        raise OSError(code, os.strerror(code))
+    return code == 0
 
 
 def _has_shadow_stack() -> bool:
