@@ -134,7 +134,7 @@ def _borrow(execution: Execution, layout: Layout) -> Child | None:
             here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
             os.chdir(execution.directory)
         pid = start(execution, layout)
-    except (OSError, ValueError, NotImplementedError):
+    except (OSError, ValueError):
         return None
     finally:
         if here >= 0:
@@ -192,8 +192,9 @@ def _call(execution: Execution, layout: Layout) -> int:
     for number in {*layout.sources}:
         os.get_inheritable(number)  # raises OSError if it is not open
     image = image_of(execution)  # which has what its calls have the addresses of
-    todo = [*preparations(execution, layout), *image.calls(contexts.pid, layout.end)]
-    return contexts.run(todo)
+    if not (calls := image.calls(contexts.pid, layout.end)):
+        return 0
+    return contexts.run([*preparations(execution, layout), *calls])
 
 
 def _fork(execution: Execution, layout: Layout) -> Child:

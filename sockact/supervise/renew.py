@@ -335,7 +335,6 @@ class Service:
         self.last_failure = ""
         self.generations = 0
         self.gives = gives
-        self.status = None
         self.exit: Exit | None = None
         self.stopping = False
         self._house = house
@@ -574,6 +573,9 @@ class Service:
         return self.gives(slot)
 
     def _heard(self, generation: Generation, one: Running) -> None:
+        if one.is_well and generation is self.current:
+            one.is_well = False
+            self.restarts = 0
         if one.is_over and generation is self.current:
             self._ended(one)
         if self.trial is not None and generation is self.trial.generation:

@@ -50,7 +50,6 @@ _ENDS = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT}
 _BEGUN = (Unit.START_OPEN, Unit.DEAD, Unit.FAILED)
 FORWARDED = ("SIGUSR1", "SIGUSR2", "SIGWINCH")
 
-
 Load = Callable[[], Definitions]
 
 
@@ -101,7 +100,6 @@ class Supervisor:
         self._mirrored: weakref.WeakSet[Service] = weakref.WeakSet()
         self._has_changed = True
         self._faults = 0
-        self._successor = ""
         self.reactor = Reactor()
         self.signals: Signals | None = None
         try:
@@ -363,8 +361,7 @@ class Supervisor:
     def _drain(self) -> None:
         assert self.tenure is not None
         self.place = Place.DRAINING
-        self._successor = str(self.tenure.successor)
-        logger.info("%s has taken over; draining", self._successor)
+        logger.info("%s has taken over; draining", self.tenure.successor)
         with contextlib.suppress(NotifyError):
             notify.stopping()
         self._were_active = [

@@ -110,6 +110,7 @@ class Running:
         slot: Which one of several of its generation it is.
         pid: Its main process; 0 if there is none.
         runs: Whether that has become its program.
+        is_well: Whether it has said that its restarts so far do not count (RESTART_RESET=1).
         status_text: What it last said with ``STATUS=``.
         exit: How its main process has ended.
         problem: What went wrong last, for people.
@@ -151,6 +152,7 @@ class Running:
         self.slot = slot
         self.pid = 0
         self.runs = False
+        self.is_well = False
         self.status_text = ""
         self.exit: Exit | None = None
         self.problem = ""
@@ -509,6 +511,9 @@ class Running:
             self._keep(heard)
         if message.mainpid is not None and message.mainpid != self.pid:
             self._follow(message.mainpid)
+        if message.restart_reset:
+            self.is_well = True
+            self._changed(self)
         self._times(message, now)
         if message.stopping:
             self._do(self.life.said_stopping(now))

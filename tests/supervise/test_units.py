@@ -395,6 +395,19 @@ class TestReload:
 
 
 class TestFailures:
+    def test_restarts_are_forgotten(self, units: Units) -> None:
+        """RESTART_RESET=1 says that the restarts so far do not count."""
+        address = units.socket("web.socket")
+        said = "READY=1,RESTART_RESET=1"
+        units.service("web.service", _command("--notify", said), "Type=notify", "Restart=always")
+        with running(units) as run:
+            first = _pid(address)
+            os.kill(first, signal.SIGKILL)
+            run.until(lambda: run.pids("web.service") not in ([], [first]))
+            assert _pid(address) != first
+            run.until(lambda: run.service("web.service")["restarts"] == 0)
+            assert "started again, for the 1st time" in run.text()
+
     def test_shut_down_listener(self, units: Units) -> None:
         """A listener that its server shuts down listens again, and that is told."""
         address = units.socket("web.socket")
