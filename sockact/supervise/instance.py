@@ -75,7 +75,7 @@ class Run(AsValue):
 
 @attrs.frozen(eq=False, repr=False)
 class Kill(AsValue):
-    """Signal its processes: with what is named by the directive `signal`."""
+    """Signal its processes, or the command that runs: with what the directive `signal` names."""
 
     signal: str
 

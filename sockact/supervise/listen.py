@@ -18,6 +18,7 @@ from sockact.supervise.connection import Connections, source, text
 from sockact.supervise.exit import Exit
 from sockact.supervise.given import Given
 from sockact.supervise.house import House, log
+from sockact.supervise.instance import Kill, Run
 from sockact.supervise.limit import RateLimit
 from sockact.supervise.prepare import Preparer
 from sockact.supervise.serve import seconds
@@ -29,10 +30,8 @@ from sockact.supervise.unit import (
     Close,
     Entered,
     Flush,
-    Kill,
     Open,
     Rules,
-    Run,
     UnitLife,
 )
 from sockact.supervise.watch import Event, Mode, Watch

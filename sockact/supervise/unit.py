@@ -14,10 +14,10 @@ from types import MappingProxyType
 import attrs
 
 from sockact.spec import AsValue
+from sockact.supervise.instance import SUCCESS, Kill, Run
 from sockact.supervise.limit import RateLimit
 from sockact.supervise.tables import IS_OPEN, UNIT, UNIT_COMMANDS, Occurs, Unit
 
-SUCCESS = "success"
 TIMEOUT = "timeout"
 RESOURCES = "resources"
 START_LIMIT_HIT = "service-start-limit-hit"
@@ -62,21 +62,6 @@ class Close(AsValue):
 @attrs.frozen(eq=False, repr=False)
 class Flush(AsValue):
     """Throw away what waits in the sockets."""
-
-
-@attrs.frozen(eq=False, repr=False)
-class Run(AsValue):
-    """Run a command, in a directive's list the one at `index`."""
-
-    directive: str
-    index: int
-
-
-@attrs.frozen(eq=False, repr=False)
-class Kill(AsValue):
-    """Signal the command that runs: with what is named by the directive `signal`."""
-
-    signal: str
 
 
 @attrs.frozen(eq=False, repr=False)

@@ -20,9 +20,9 @@ def words(acts: Sequence[instance.Act | unit.Act] | None) -> str:
         match act:
             case instance.Entered() | unit.Entered():
                 found.append(f":{act.state.value}")
-            case instance.Run() | unit.Run():
+            case instance.Run():
                 found.append(f"{act.directive}-{act.index}")
-            case instance.Kill() | unit.Kill():
+            case instance.Kill():
                 found.append(act.signal)
             case _:
                 found.append(type(act).__name__)

@@ -348,12 +348,12 @@ class SocketSimulation(Simulation):
     def _do(self, acts: Sequence[unit.Act]) -> None:
         for act in acts:
             match act:
-                case unit.Run():
+                case instance.Run():
                     self.runs.append(f"{act.directive}-{act.index}")
                     assert self._control is None
                     command = self._commands[act.directive][act.index]
                     self._control = self.begin(_steps(command), self._ended)
-                case unit.Kill():
+                case instance.Kill():
                     final = act.signal == "FinalKillSignal"
                     self.signal(self._control, signal.SIGKILL if final else signal.SIGTERM)
                 case unit.Open():

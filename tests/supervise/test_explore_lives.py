@@ -387,7 +387,7 @@ class UnitWorld(World):
         super().__init__()
         self.life: UnitLife = UnitLife(rules)
         self.control = self.open = self.opening = False
-        self.pending: unit.Run | None = None
+        self.pending: instance.Run | None = None
 
     def key(self) -> tuple[object, ...]:
         """Return all that what comes depends on."""
@@ -466,7 +466,7 @@ class UnitWorld(World):
     def tell(self, acts: Sequence[unit.Act]) -> None:
         """Take what is to be done, and see that all is as it has to be."""
         for act in acts:
-            if isinstance(act, unit.Run):
+            if isinstance(act, instance.Run):
                 assert self.pending is None, self.trace
                 assert not self.control, self.trace
                 self.pending = act
@@ -475,7 +475,7 @@ class UnitWorld(World):
                 self.opening = True
             elif isinstance(act, unit.Close):
                 self.open = False
-            elif isinstance(act, unit.Kill):
+            elif isinstance(act, instance.Kill):
                 assert self.control, self.trace
             elif isinstance(act, unit.Flush):
                 assert self.open, self.trace
