@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -152,3 +153,16 @@ def test_port_of_the_kernels_choice(short_dir: Path) -> None:
         assert environ["SOCKACT_PORT_WEB"] == port
         assert sup.ask("replace").returncode == 0
         assert get(address, "/pid")[1] != environ["LISTEN_PID"]
+
+
+def test_watch(short_dir: Path) -> None:
+    """``sockact status --watch --json`` prints a line again and again, until Ctrl-C."""
+    with supervisor(short_dir, "--", "sleep", "60") as sup:
+        command = [*SOCKACT, "status", "--watch", "--json", str(sup.path)]
+        with subprocess.Popen(command, env=clean_environ(), stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            for _ in range(2):
+                assert json.loads(process.stdout.readline())["pid"] == sup.process.pid
+            process.send_signal(signal.SIGINT)
+            process.stdout.read()
+        assert process.returncode == 130
