@@ -113,10 +113,11 @@ def _has(family: Family, *names: str) -> None:
     _until(lambda: _calm(family) == sorted(names), f"{names}")
 
 
-def _calm(family: Family) -> list[str]:
-    with contextlib.suppress(OSError, IndexError):  # one ends, or has not executed yet
+def _calm(family: Family) -> list[str] | None:
+    """Return the commands of the members, or None while one ends or has not executed yet."""
+    with contextlib.suppress(OSError, IndexError):
         return _names(family.members())
-    return []
+    return None
 
 
 @apart
