@@ -152,7 +152,7 @@ def test_a_daemon_with_a_session_of_its_own_is_found_by_its_invocation_id() -> N
 def test_what_hides_is_found_while_its_parent_lives() -> None:
     """Without session and environment a descendant is a member, but as an orphan it is lost."""
     one = _service("sh -c 'setsid env -i sleep 1001 & wait' & wait")
-    _until(lambda: "sleep 1001" in _calm(one))
+    _until(lambda: "sleep 1001" in (_calm(one) or ()))
     os.kill(one.main, signal.SIGKILL)
     _until(lambda: len(one.members()) == 2)  # a zombie by now
     shell = next(pid for pid in one.members() if _names({pid})[0].startswith("sh "))
@@ -247,7 +247,7 @@ time.sleep(1000)
 def test_children_of_a_thread_are_members() -> None:
     """The kernel lists them with the thread that made them."""
     one = _service([sys.executable, "-W", "ignore", "-c", _THREADS, "whole"])
-    _until(lambda: "sleep 1001" in _calm(one))
+    _until(lambda: "sleep 1001" in (_calm(one) or ()))
     assert len(one.members()) == 2
 
 
