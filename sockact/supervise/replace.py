@@ -20,7 +20,8 @@ from sockact.supervise.house import log
 from sockact.supervise.listen import part
 from sockact.supervise.manage import Manager
 from sockact.supervise.open import Opening, listening
-from sockact.supervise.renew import Gives, Service
+from sockact.supervise.renew import Service
+from sockact.supervise.start import Gives
 
 Done = Callable[[str], None]
 

@@ -14,9 +14,10 @@ from sockact.supervise.house import logger
 from sockact.supervise.instance import SKIPPED, SUCCESS
 from sockact.supervise.listen import SocketUnit
 from sockact.supervise.manage import Manager
-from sockact.supervise.renew import Generation, Service
+from sockact.supervise.renew import Service
 from sockact.supervise.serve import Running
 from sockact.supervise.settings import Place, Settings
+from sockact.supervise.start import Generation
 from sockact.supervise.tables import Unit
 
 _FAILED = 1
