@@ -96,7 +96,8 @@ class Change:
             raise RuntimeError("the change has been made, or undone")
         numbers = [entry.fileno() for entry in self.entries]
         if tenure:
-            self._pass_on(tenure, [listener.name for listener in self.listeners])
+            names = [listener.name for listener in self.listeners]
+            pass_on(tenure, self._present, list(zip(names, self.entries, strict=True)))
         self._new = None
         whole, dropped = SocketSet(), self._let_go()
         fresh = set(map(id, self.opened))
@@ -133,32 +134,44 @@ class Change:
         dropped.on_close(partial(made.remove, directories=False), only_if_discarded=False)
         return dropped
 
-    def _pass_on(self, tenure: Tenure, names: Sequence[str]) -> None:
-        """Have the tenure pass on copies of what there is to be; it has those of what stays."""
-        tenure.check_unchanging()
-        have = _copies(tenure, self._present)
-        rows = [
-            inspect(entry.fileno(), name, name)
-            for name, entry in zip(names, self.entries, strict=True)
-        ]
-        made: list[OwnedFd] = []
-        sets: dict[str, tuple[list[int], list[OwnedFd]]] = {}
-        try:
-            for index, (name, entry) in enumerate(zip(names, self.entries, strict=True)):
-                copy = have.get(id(entry))
-                if copy is None:
-                    copy = OwnedFd(os.dup(entry.fileno()))
-                    made.append(copy)
-                indices, copies = sets.setdefault(name, ([], []))
-                indices.append(index)
-                copies.append(copy)
-            whole = Manifest(rows)
-            tenure.replace_sets(
-                {name: (whole.select(indices), copies) for name, (indices, copies) in sets.items()}
-            )
-        except BaseException:
-            close_all(made)
-            raise
+
+def pass_on(
+    tenure: Tenure, present: Sequence[NamedSocket], wanted: Sequence[tuple[str, NamedSocket]]
+) -> None:
+    """Have a tenure pass on copies of other sockets from now on; it has those of what stays.
+
+    Args:
+        tenure: Who passes them on.
+        present: What it has passed on until now.
+        wanted: What there is to be, with the name of the set that it is of.
+
+    Raises:
+        RefusedError: Somebody is taking over: what they were offered is fixed. As with every
+            exception here, nothing has changed.
+        OSError: No more descriptors can be had.
+        FdStateError: One of them was closed.
+    """
+    tenure.check_unchanging()
+    have = _copies(tenure, present)
+    rows = [inspect(entry.fileno(), name, name) for name, entry in wanted]
+    made: list[OwnedFd] = []
+    sets: dict[str, tuple[list[int], list[OwnedFd]]] = {}
+    try:
+        for index, (name, entry) in enumerate(wanted):
+            copy = have.get(id(entry))
+            if copy is None:
+                copy = OwnedFd(os.dup(entry.fileno()))
+                made.append(copy)
+            indices, copies = sets.setdefault(name, ([], []))
+            indices.append(index)
+            copies.append(copy)
+        whole = Manifest(rows)
+        tenure.replace_sets(
+            {name: (whole.select(indices), copies) for name, (indices, copies) in sets.items()}
+        )
+    except BaseException:
+        close_all(made)
+        raise
 
 
 def _copies(tenure: Tenure, entries: Sequence[NamedSocket]) -> dict[int, OwnedFd]:

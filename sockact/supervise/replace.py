@@ -9,11 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from sockact.rendezvous.change import Change, change
-from sockact.rendezvous.furnish import Options, resolved
 from sockact.rendezvous.takeover import Tenure
 from sockact.sockets.socketset import NamedSocket, SocketSet
-from sockact.sockets.task import Warn
-from sockact.spec import ServiceSpec, SocketSpec
+from sockact.spec import ServiceSpec
 from sockact.supervise.definitions import Definitions
 from sockact.supervise.given import Given, joined
 from sockact.supervise.house import log
@@ -22,6 +20,7 @@ from sockact.supervise.manage import Manager
 from sockact.supervise.open import Opening, listening
 from sockact.supervise.renew import Service
 from sockact.supervise.start import Gives
+from sockact.supervise.supply import Supply
 
 Done = Callable[[str], None]
 
@@ -56,12 +55,7 @@ class Replacement:
         self._over = False
         self._ready = False
 
-    def open(
-        self,
-        options: Options,
-        warn: Warn,
-        open_: Callable[[SocketSpec], SocketSet],
-    ) -> None:
+    def open(self, supply: Supply) -> None:
         """Open what the definitions add.
 
         Raises:
@@ -69,12 +63,14 @@ class Replacement:
         """
         present = [(spec, sockets) for spec, sockets in self._manager.sockets()]
         flat = SocketSet(entry for _, sockets in present for entry in sockets)
-        old = [resolved(listening(spec), options) for spec, _ in present]
+        old = [supply.resolved(spec) for spec, _ in present]
         new = [listening(unit.spec) for unit in self.definitions.units]
-        self._warn = warn
-        self._opening = Opening(open_)
+        self._warn = supply.warn
+        self._opening = Opening(supply.open)
         try:
-            self._change = change(flat, old, new, options, warn, open=self._opening.open)
+            self._change = change(
+                flat, old, new, supply.options(), supply.warn, open=self._opening.open
+            )
         except BaseException:
             self._opening.discard()
             raise

@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import time
-import weakref
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -18,29 +17,28 @@ from sockact import service_directives as d
 from sockact.activation import notify
 from sockact.activation.launch import chosen_ports
 from sockact.errors import NotifyError, RendezvousError, SockactError
-from sockact.rendezvous.arrive import Parked, close_parked
-from sockact.rendezvous.change import Change
+from sockact.rendezvous.arrive import Parked
+from sockact.rendezvous.change import pass_on
 from sockact.rendezvous.command import control
-from sockact.rendezvous.furnish import Options, come, resolved, take_for
+from sockact.rendezvous.furnish import come
 from sockact.rendezvous.react import Reactor
 from sockact.rendezvous.takeover import Phase, Tenure
-from sockact.sockets.bind import open_specs
 from sockact.sockets.socketset import SocketSet
 from sockact.sockets.task import Warn
-from sockact.spec import ListenerSpec, SocketSpec
+from sockact.spec import SocketSpec
+from sockact.supervise.carry import Stores
 from sockact.supervise.definitions import Definitions
 from sockact.supervise.family import become_subreaper, reap
 from sockact.supervise.house import House, log, logger
 from sockact.supervise.inherit import Inheritance
 from sockact.supervise.manage import Manager
-from sockact.supervise.open import Opening, listening
+from sockact.supervise.open import Opening
 from sockact.supervise.relay import Signals
-from sockact.supervise.renew import Service
 from sockact.supervise.replace import Replacement
 from sockact.supervise.respond import Responder
 from sockact.supervise.serve import seconds
 from sockact.supervise.settings import Place, Settings
-from sockact.supervise.store import Stored
+from sockact.supervise.supply import Supply
 from sockact.supervise.tables import Unit
 
 _FAULTS_MAX = 100
@@ -89,15 +87,13 @@ class Supervisor:
         self.since = time.time()
         self.replacement: Replacement | None = None
         self._load = load
-        self._inheritance = inheritance or Inheritance(SocketSet())
-        self._warn = warn
+        self._supply = Supply(settings, inheritance or Inheritance(SocketSet()), warn)
         self._rest = SocketSet()
         self._told_ready = False
         self._wants_end = False
         self._has_failed = False
         self._out_of_step = False
         self._is_hung_up = False
-        self._mirrored: weakref.WeakSet[Service] = weakref.WeakSet()
         self._has_changed = True
         self._faults = 0
         self.reactor = Reactor()
@@ -116,6 +112,7 @@ class Supervisor:
             self.reactor.close()
             raise
         self.manager.changed = self._look
+        self._stores = Stores(self.manager.services)
 
     @property
     def is_replacing(self) -> bool:
@@ -192,19 +189,18 @@ class Supervisor:
                 return []
         manager.gathering = False
         units = list(manager.units.values())
-        opening = Opening(lambda spec: self._inheritance.open(spec, self._open_or_take))
+        opening = Opening(self._supply.open_first)
         parked: list[Parked] = []
-        specs = [self._resolved(unit.spec) for unit in units]
+        specs = [self._supply.resolved(unit.spec) for unit in units]
         if self.settings.path is None:
             sockets = opening.open(specs)
         else:
-            options = self._options()
             try:
                 _, self.tenure, sockets = come(
                     self.settings.path,
                     specs,
-                    options,
-                    self._warn,
+                    self._supply.options(self._patience()),
+                    self._supply.warn,
                     open=opening.open,
                     reactor=self.reactor,
                     stored=parked,
@@ -213,22 +209,12 @@ class Supervisor:
                 opening.discard()
                 raise
         parts = opening.divide(specs, sockets)
-        self._inheritance.close()
+        self._supply.close()
         self._rest = sockets
         self.house.polls = self.tenure is None or not self.tenure.predecessor_drains
         for unit in units:
             unit.opened(parts[unit.name])
         return parked
-
-    def _options(self) -> Options:
-        settings = self.settings
-        return Options(
-            timeout=settings.timeout,
-            patience=self._patience(),
-            drain=settings.drain,
-            trusted=settings.trusted,
-            blocking=not settings.shared,
-        )
 
     def _patience(self) -> float:
         """Return the seconds that the services may need until they are ready, and a bit more."""
@@ -236,30 +222,13 @@ class Supervisor:
         longest = max((_LONGEST if one is None else one for one in spans), default=0.0)
         return min(longest, _LONGEST) + _MARGIN
 
-    def _resolved(self, spec: SocketSpec) -> SocketSpec:
-        return resolved(listening(spec), self._options())
-
-    def _open_or_take(self, spec: SocketSpec) -> SocketSet:
-        """Return the sockets of a unit, from the holder if there is one."""
-        if self.settings.source is None:
-            return open_specs([spec], warn=self._warn)
-        return take_for(
-            self.settings.source,
-            [spec],
-            replace=False,
-            timeout=self.settings.timeout,
-            trusted=self.settings.trusted,
-            warn=self._warn,
-        )
-
     def _begin(self, parked: list[Parked]) -> None:
-        self._restore(parked)
+        self._stores.restore(parked)
         tenure = self.tenure
         if tenure is not None:
             tenure.commands = Responder(self).command
-            tenure.on_stored = self._restore
-            for service in self.manager.services.values():
-                self._mirror(service)
+            tenure.on_stored = self._stores.restore
+            self._stores.mirror(tenure)
             tenure.watch(self._phase_changed)
             if not tenure.predecessor_drains:
                 tenure.ready()
@@ -397,7 +366,7 @@ class Supervisor:
 
     def open(self, unit: SocketSpec) -> SocketSet:
         """Return the sockets of a unit that is started by itself."""
-        return self._open_or_take(self._resolved(unit))
+        return self._supply.open(self._supply.resolved(unit))
 
     def changed(self) -> None:
         """Have other sockets passed on from now on."""
@@ -406,58 +375,13 @@ class Supervisor:
             return
         if self.replacement is not None:
             self.replacement.give_up("other sockets are open than when it began")
-        present = list(self.manager.sockets())
-        flat = SocketSet(entry for _, sockets in present for entry in sockets)
-        specs = [SocketSpec(spec.name, _listeners(sockets)) for spec, sockets in present]
+        entries = [entry for _, sockets in self.manager.sockets() for entry in sockets]
         try:
-            unchanged = Change(flat, specs, specs, range(len(flat)), lambda _missing: SocketSet())
-            whole, _ = unchanged.commit(self.tenure, warn=self._warn)
-            whole.forget()
+            pass_on(self.tenure, entries, [(entry.name, entry) for entry in entries])
             self._out_of_step = False
         except (SockactError, OSError) as error:
             self._out_of_step = True  # until nobody takes over any more
             logger.warning("what has changed is not passed on yet: %s", error)
-        finally:
-            flat.forget()
-
-    # --- fd stores --------------------------------------------------------------------------------
-
-    def _restore(self, parked: Sequence[Parked]) -> None:
-        """Give services what they had stored with the former owner."""
-        stores: dict[str, list[Parked]] = {}
-        for one in parked:
-            stores.setdefault(one.service, []).append(one)
-        for name, found in stores.items():
-            service = self.manager.services.get(name)
-            if service is None or not service.spec.get(d.FD_STORE_MAX):
-                log(
-                    logging.WARNING,
-                    name,
-                    f"{len(found)} stored descriptors are not wanted any more",
-                )
-                close_parked(found)
-                continue
-            for one in reversed(found):
-                for refusal in service.store.add(one.name, [one.handle], poll=one.poll):
-                    log(logging.WARNING, name, f"not stored: {refusal}")
-
-    def _mirror(self, service: Service) -> None:
-        """Have what a service stores passed on with a takeover."""
-        tenure, name = self.tenure, service.name
-        if tenure is None or service in self._mirrored:
-            return
-        self._mirrored.add(service)
-
-        def added(one: Stored) -> None:
-            with contextlib.suppress(OSError):
-                tenure.add_stored(name, one.name, one.handle, poll=one.poll)
-
-        def removed(one: Stored) -> None:
-            tenure.remove_stored(name, one.name, one.handle)
-
-        for one in reversed(service.store.entries()):
-            added(one)
-        service.store.added, service.store.removed = added, removed
 
     # --- replacing --------------------------------------------------------------------------------
 
@@ -502,7 +426,7 @@ class Supervisor:
                 list(names) or list(definitions.services),
                 lambda why: self._replaced(why, done),
             )
-            replacement.open(self._options(), self._warn, self._open_or_take)
+            replacement.open(self._supply)
         except (SockactError, OSError) as error:
             done(str(error))
             return
@@ -518,8 +442,8 @@ class Supervisor:
                 replacement.give_up(str(error))  # which tells us again
                 return
             else:
-                for service in self.manager.services.values():
-                    self._mirror(service)
+                if self.tenure is not None:
+                    self._stores.mirror(self.tenure)
                 logger.info("replaced")
         done(why)
         self._look()
@@ -600,7 +524,7 @@ class Supervisor:
     def _close(self) -> None:
         self.house.polls = False
         self.house.ending = True
-        self._inheritance.close()
+        self._supply.close()
         if self.tenure is not None:
             self.tenure.commands = None
             self.tenure.close(self.failure or "the supervisor ends")
@@ -638,7 +562,3 @@ def _wait_for_signal() -> None:
     while signal.sigwait({*_ENDS, signal.SIGCHLD}) == signal.SIGCHLD:
         for _ in reap():
             pass
-
-
-def _listeners(sockets: SocketSet) -> tuple[ListenerSpec, ...]:
-    return tuple(entry.listener for entry in sockets if entry.listener is not None)
