@@ -52,9 +52,6 @@ _NETLINK_PKTINFO = 3
 _SOL_SCTP = 132
 _SCTP_NODELAY = 3
 
-PROTOCOLS = {"udplite": 136, "sctp": 132, "mptcp": 262}
-"""The values of SocketProtocol=, and their IPPROTO_ numbers."""
-
 SECOND = 1_000_000
 """Microseconds in a second: time spans are kept in microseconds, as systemd keeps them."""
 

@@ -35,6 +35,9 @@ class Kind(enum.Enum):
 ACCEPTING = (Kind.STREAM, Kind.SEQPACKET)
 """The kinds on which connections are accepted."""
 
+PROTOCOLS = {"udplite": 136, "sctp": 132, "mptcp": 262}
+"""The values of SocketProtocol=, and their IPPROTO_ numbers."""
+
 
 class AsValue:
     """Equality, hash and repr for all value classes.

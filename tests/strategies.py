@@ -5,7 +5,7 @@ import string
 from hypothesis import strategies as st
 
 from sockact import directives as d
-from sockact.spec import INFINITY, Directive, Value
+from sockact.spec import INFINITY, PROTOCOLS, Directive, Value
 
 _NAME = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=12)
 _PATH = st.lists(_NAME, min_size=1, max_size=3).map(lambda parts: "/" + "/".join(parts))
@@ -45,7 +45,7 @@ VALUES: dict[Value, st.SearchStrategy[str]] = {
     Value.INTERFACE: st.sampled_from(["lo", "eth0", "*"]),
     Value.USER: st.sampled_from(["root", "www-data", "0", "65534"]),
     Value.SERVICE: _NAME.map("{}.service".format),
-    Value.PROTOCOL: st.sampled_from(sorted(d.PROTOCOLS)),
+    Value.PROTOCOL: st.sampled_from(sorted(PROTOCOLS)),
     Value.BIND_IPV6: st.sampled_from(["default", "both", "ipv6-only", "yes"]),
     Value.TIMESTAMPING: st.sampled_from(["off", "us", "nsec"]),
     Value.TOS: st.one_of(st.integers(0, 255).map(str), st.just("low-delay")),

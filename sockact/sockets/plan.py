@@ -5,7 +5,7 @@ import socket as _socket
 import attrs
 
 from sockact import directives as d
-from sockact.spec import ACCEPTING, Kind, SocketSpec, SockOption
+from sockact.spec import ACCEPTING, PROTOCOLS, Kind, SocketSpec, SockOption
 
 _SOCK_TYPES = {
     Kind.STREAM: _socket.SOCK_STREAM,
@@ -49,7 +49,7 @@ class Plan:
 def make_plan(spec: SocketSpec, kind: Kind, family: int) -> Plan:
     """Work out the plan for sockets of `spec` of one kind and address family."""
     chosen = spec.get(d.SOCKET_PROTOCOL)
-    protocol = d.PROTOCOLS[chosen] if kind in _PROTOCOL_KINDS.get(chosen, ()) else 0
+    protocol = PROTOCOLS[chosen] if kind in _PROTOCOL_KINDS.get(chosen, ()) else 0
     before: list[tuple[str, SockOption, bool]] = []
     if family in (_socket.AF_INET, _socket.AF_INET6):
         before += [

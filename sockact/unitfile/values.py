@@ -10,8 +10,7 @@ all, and each costs as much as opening twenty sockets.
 import re
 from collections.abc import Callable
 
-from sockact.directives import PROTOCOLS
-from sockact.spec import INFINITY, Value
+from sockact.spec import INFINITY, PROTOCOLS, Value
 
 BLANKS = " \t\n\r"
 """What is trimmed around lines, keys and values."""

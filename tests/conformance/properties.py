@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from sockact.directives import PROTOCOLS, TABLE
+from sockact.directives import TABLE
 from sockact.spec import (
+    PROTOCOLS,
     Directive,
     InetAddress,
     ListenerSpec,
