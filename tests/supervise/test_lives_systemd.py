@@ -47,7 +47,7 @@ SERVICES: dict[str, Case] = {
     ),
     "oneshot-signal": Case("Type=oneshot\nExecStart=<kill TERM>\n" + _TAIL),
     "oneshot-late": Case(
-        "Type=oneshot\nTimeoutStartSec=1200ms\nExecStart=<sleep 0.5>\nExecStart=<forever>\n"
+        "Type=oneshot\nTimeoutStartSec=2s\nExecStart=<sleep 0.5>\nExecStart=<forever>\n"
         + _TAIL,
     ),
     "oneshot-post-fails": Case(
@@ -70,7 +70,7 @@ SERVICES: dict[str, Case] = {
         "ExecStart=<exit 7>\n"
     ),
     "pre-each-its-time": Case(
-        "TimeoutStartSec=1500ms\nExecStartPre=<sleep 0.9>\nExecStartPre=<sleep 0.9>\n"
+        "TimeoutStartSec=4s\nExecStartPre=<sleep 2.1>\nExecStartPre=<sleep 2.1>\n"
         "ExecStart=<exit 0>\n"
     ),
     "pre-late": Case("TimeoutStartSec=600ms\nExecStartPre=<forever>\nExecStart=<exit 0>\n" + _TAIL),
@@ -319,7 +319,7 @@ SOCKETS: dict[str, Case] = {
         "ExecStartPre=<forever>\n" + _STOPS, [("start-pre", "ExecStartPre-0", "stop")]
     ),
     "pre-each-its-time": Case(
-        "TimeoutSec=1500ms\nExecStartPre=<sleep 0.9>\nExecStartPre=<sleep 0.9>\n",
+        "TimeoutSec=4s\nExecStartPre=<sleep 2.1>\nExecStartPre=<sleep 2.1>\n",
         [("listening", "", "stop")],
     ),
     "not-open": Case("ListenStream=192.0.2.1:9\nExecStartPost=<exit 0>\n" + _STOPS),
