@@ -558,7 +558,7 @@ X_IDLE_STOP = _row(
     "X-IdleStopSec",
     Value.SPAN_OR_ZERO,
     INFINITY,
-    "Stops the service when it has had no connection for this long; the next one starts it.",
+    "Stops the service when nobody was served, or waited, for this long; the next one starts it.",
 )
 X_INSTANCES = _row(
     "X-Instances",

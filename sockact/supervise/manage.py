@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import select
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -576,6 +577,12 @@ def _follow(service: Service) -> Callable[[str], None]:
 
 
 def _is_used(unit: SocketUnit) -> bool:
+    """Whether anybody is served there, or waits for it: the service may be slow to begin."""
+    waiting = select.poll()
+    for number in unit.sockets.filenos():
+        waiting.register(number, select.POLLIN)
+    if waiting.poll(0):
+        return True
     return any(connections(number, enough=1) for number in unit.sockets.filenos())
 
 

@@ -414,7 +414,8 @@ def test_an_owner_does_not_keep_what_nobody_reads(short_dir: object) -> None:
             until(lambda: owner.number("count_fds()") > before, "it has connected")
             until(lambda: owner.number("count_fds()") == before, "it is let go of")
             sock.close()
-        # The same, read to its end.
+        # The same, read to its end, however slowly.
+        owner.do(f"talk.LINGER_SECONDS = {SECONDS}")
         assert len(sockact.holdings(path)) == 600
         with contextlib.closing(Wire(path)) as wire:
             assert isinstance(wire.ask(Op.GET), Offer)

@@ -47,8 +47,7 @@ SERVICES: dict[str, Case] = {
     ),
     "oneshot-signal": Case("Type=oneshot\nExecStart=<kill TERM>\n" + _TAIL),
     "oneshot-late": Case(
-        "Type=oneshot\nTimeoutStartSec=2s\nExecStart=<sleep 0.5>\nExecStart=<forever>\n"
-        + _TAIL,
+        "Type=oneshot\nTimeoutStartSec=2s\nExecStart=<sleep 0.5>\nExecStart=<forever>\n" + _TAIL,
     ),
     "oneshot-post-fails": Case(
         "Type=oneshot\nRemainAfterExit=yes\nExecStart=<exit 0>\nExecStartPost=<exit 1>\n" + _TAIL,

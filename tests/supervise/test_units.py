@@ -139,13 +139,21 @@ class TestOnDemand:
         units.service("web.service", _command(), "X-IdleStopSec=0.5")
         with running(units) as run:
             first = _pid(address)
-            with socket.create_connection(address, SECONDS) as sock:
-                sock.sendall(b"GET /slow/2 HTTP/1.0\r\n\r\n")
+            with socket.create_connection(address, SECONDS):
                 time.sleep(1.5)
                 assert run.pids("web.service") == [first]
             run.state_becomes("web.service", "dead")
             assert run.unit("web.socket")["state"] == "listening"
             assert _pid(address) != first
+
+    def test_who_waits_is_not_idle(self, units: Units) -> None:
+        """X-IdleStopSec= counts who waits for a service that takes longer to begin."""
+        address = units.socket("web.socket")
+        units.service("web.service", _command("--delay", "1"), "X-IdleStopSec=0.2")
+        with running(units) as run:
+            assert _pid(address)
+            run.state_becomes("web.service", "dead")
+            assert run.text().count("stopped: no connection") == 1
 
     def test_not_ours(self, units: Units) -> None:
         """A directive that is not honoured is a warning that names it."""
