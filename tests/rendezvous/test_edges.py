@@ -139,14 +139,17 @@ def test_a_node_stays_with_an_owner_that_takes_back(path: str, short_dir: Path) 
         until(lambda: taker.phase == "is the owner", "it presumes to lead")
         owner.say(Abort(Reason.CANCELLED, "takes back"))
 
+    def lead() -> None:
+        taker.ready()  # it may be over before this has seen that it leads
+        taker.wait_successor(SECONDS)
+
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(node)
         listening.listen()
         with _owned(path, act):
             taker = sockact.takeover(path, f"u=unix:{node}?RemoveOnStop=yes")
             with taker, pytest.raises(TakeoverAbortedError, match="takes back"):
-                taker.ready()  # it may be over before this has seen that it leads
-                taker.wait_successor(SECONDS)
+                lead()
         assert os.path.exists(node)
 
 
