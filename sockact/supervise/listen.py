@@ -167,7 +167,7 @@ class SocketUnit:
             self.life = UnitLife(rules)
             self.connections = self._new_connections()
         else:
-            self.life.rules = rules
+            self.life.set_rules(rules, self._house.now())
             self.connections.limit(
                 spec.get(d.MAX_CONNECTIONS), spec.get(d.MAX_CONNECTIONS_PER_SOURCE)
             )

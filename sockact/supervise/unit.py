@@ -115,6 +115,17 @@ class UnitLife:
         """Whether traffic is waited for."""
         return self.state is _U.LISTENING
 
+    def set_rules(self, rules: Rules, now: float) -> None:
+        """Follow other rules from now on.
+
+        If its trigger limit has changed, triggers are counted anew, and a rest is over.
+        """
+        before, self.rules = self.rules, rules
+        if (before.trigger, before.recovers) != (rules.trigger, rules.recovers):
+            self._limit = RateLimit(*rules.trigger)
+            if self.state is _U.LIMITED:
+                self._until = now
+
     def start(self, now: float) -> Sequence[Act]:
         """Start it; without effect as long as one of its commands could not be ended."""
         return () if self.control else self._occurs(_O.START, now)

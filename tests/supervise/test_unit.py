@@ -1,10 +1,12 @@
 """sockact.supervise.unit: a socket unit, step by step."""
 
+from typing import Any
+
 import pytest
 
 from sockact.supervise.tables import Unit
 from sockact.supervise.unit import Rules, UnitLife
-from tests.supervise.play import UnitPlay, flags
+from tests.supervise.play import UnitPlay, flags, words
 
 U = Unit
 FAILURES = ("exit-code", "signal", "core-dump", "resources")
@@ -63,13 +65,13 @@ class TestStart:
         """The rules may change at any time; what runs already is finished by the new ones."""
         play = UnitPlay(ExecStartPre="xx-", recovers=5.0)
         play("start", "done")
-        play.life.rules = Rules(commands=flags(ExecStartPre="x"))
+        play.life.set_rules(Rules(commands=flags(ExecStartPre="x")), play.now)
         assert play("done") == ":start-open Open"
         play("opened")
         assert play("limit_hit") == ":failed Close"
         again = UnitPlay(ExecStartPre="--")
         again("start", "done signal")
-        again.life.rules = Rules()
+        again.life.set_rules(Rules(), again.now)
         assert again("done signal") == ":failed"
 
 
@@ -423,6 +425,24 @@ class TestLimit:
         assert play.end == (U.LISTENING, "success")
         assert play.life.deadline() is None
         assert self._use_up(play.life, play.now) == 3
+
+    @pytest.mark.parametrize("change", [{"recovers": 60.0}, {"trigger": (2_000_000, 5)}])
+    def test_other_limit(self, change: dict[str, Any]) -> None:
+        """Another limit is counted anew and ends a rest; any other change does neither."""
+        same: dict[str, Any] = {"trigger": (2_000_000, 3), "recovers": 90.0}
+        for state in (U.LISTENING, U.LIMITED):
+            play = _listening(**same)
+            self._use_up(play.life, play.now)
+            play(*["limit_hit"] * (state is U.LIMITED))
+            until = play.life.deadline()
+            play.life.set_rules(Rules(timeout=1.0, **same), play.now)
+            assert play.life.deadline() == until
+            assert not play.life.allows(play.now)
+            rules = Rules(**{**same, **change})
+            play.life.set_rules(rules, play.now)
+            assert play.life.deadline() == (play.now if until else None)
+            assert words(play.life.expire(play.now)) == (":listening" if until else "")
+            assert self._use_up(play.life, play.now) == rules.trigger[1]
 
     def test_rests_only_where_it_listens(self) -> None:
         """A limit that is reported elsewhere changes nothing."""

@@ -390,6 +390,40 @@ class TestReload:
             assert _pid(address) == first
             assert [one["name"] for one in run.report()["units"]] == ["web.socket"]
 
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            (["MaxConnections=1"], ["MaxConnections=2"]),
+            (["MaxConnectionsPerSource=1"], []),
+            (["PollLimitIntervalSec=1h", "PollLimitBurst=1"], ["PollLimitBurst=0"]),
+            (["TriggerLimitIntervalSec=1h", "TriggerLimitBurst=1"], ["TriggerLimitBurst=2"]),
+        ],
+    )
+    def test_limits_apply_at_once(self, units: Units, before: list[str], after: list[str]) -> None:
+        """Another limit is in force from the replacement on, at a socket that stays."""
+        address = units.socket("echo.socket", "Accept=yes", *before)
+        units.service("echo@.service", "/bin/cat", "StandardInput=socket")
+        with running(units) as run, contextlib.ExitStack() as stack:
+            for _ in range(2):
+                sock = stack.enter_context(socket.create_connection(address, SECONDS))
+                sock.sendall(b"x")
+                assert sock.recv(1) == b"x"
+                units.socket("echo.socket", "Accept=yes", *after, port=address[1])
+                assert run.ask("replace").returncode == 0
+
+    def test_rest_ends_by_another_limit(self, units: Units) -> None:
+        """A unit that rests listens again as soon as its limit is another."""
+        lines = ["TriggerLimitIntervalSec=1h", "X-TriggerLimitRecoverSec=1h"]
+        address = units.socket("web.socket", *lines, "TriggerLimitBurst=1")
+        units.service("web.service", "/bin/true")
+        with running(units) as run, socket.create_connection(address, SECONDS) as sock:
+            run.state_becomes("web.socket", "limited")
+            sock.sendall(b"GET /pid HTTP/1.0\r\n\r\n")
+            units.service("web.service", _command())
+            units.socket("web.socket", *lines, "TriggerLimitBurst=2", port=address[1])
+            assert run.ask("replace").returncode == 0
+            assert sock.recv(4096).startswith(b"HTTP/1.0 200")
+
     def test_reload_command(self, units: Units) -> None:
         """``sockact reload`` runs ExecReload= with $MAINPID."""
         address = units.socket("web.socket")
