@@ -33,7 +33,7 @@ class Stores:
                 log(logging.WARNING, name, text)
                 close_parked(found)
                 continue
-            for one in reversed(found):
+            for one in found:
                 for refusal in service.store.add(one.name, [one.handle], poll=one.poll):
                     log(logging.WARNING, name, f"not stored: {refusal}")
 

@@ -56,7 +56,8 @@ class FdStore:
 
     Attributes:
         maximum: How many descriptors it takes; with fewer than it has, it takes no more.
-        added: Called with each entry that has come.
+        added: Called with each entry that has come; whoever adds them one by one in this order to
+            another store has the same there.
         removed: Called with each entry that has left by `remove`, `sweep` or `clear`, before it is
             closed.
     """
@@ -111,16 +112,17 @@ class FdStore:
         """
         waiting = list(handles)
         refused: list[str] = []
-        stored = 0
+        came: list[Stored] = []
         try:
             while waiting:
                 entry = self._enter(NAME if name is None else name, waiting.pop(0), poll, refused)
                 if entry:
-                    self._entries.insert(stored, entry)
-                    stored += 1
-                    self.added(entry)
+                    self._entries.insert(len(came), entry)
+                    came.append(entry)
         finally:
             _close_all(waiting)
+        for entry in reversed(came):
+            self.added(entry)
         return refused
 
     def _enter(self, name: str, handle: OwnedFd, poll: bool, refused: list[str]) -> Stored | None:

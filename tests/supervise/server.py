@@ -1,9 +1,9 @@
 """A small HTTP server on inherited sockets, which does as its arguments say.
 
 ``--notify`` says READY=1, ``--delay SECONDS`` comes before that, ``--fail STATUS`` exits at once,
-``--store NAME`` stores a memfd. ``GET /pid`` answers its process id, ``/environ`` its environment,
-``/fds`` how many descriptors it was given, ``/exit/N`` ends it with that status, ``/slow/SECONDS``
-takes its time, ``/stored`` names the descriptors that it got back.
+``--store NAME,…`` stores memfds, and SIGUSR1 removes them. ``GET /pid`` answers its process id,
+``/environ`` its environment, ``/fds`` how many descriptors it was given, ``/exit/N`` ends it with
+that status, ``/slow/SECONDS`` takes its time, ``/stored`` names the descriptors that it got back.
 """
 
 import http.server
@@ -77,20 +77,23 @@ def main(arguments: Sequence[str]) -> None:
     if "--fail" in options:
         sys.exit(int(options["--fail"]))
     names = os.environ.get("LISTEN_FDNAMES", "").split(":")
+    stores = options["--store"].split(",") if "--store" in options else []
     servers = [
-        Server(fd)
-        for fd, name in enumerate(names, 3)
-        if name != options.get("--store") and name != "stored"
+        Server(fd) for fd, name in enumerate(names, 3) if name not in stores and name != "stored"
     ]
 
     def stop(*_: object) -> None:
         for one in servers:
             threading.Thread(target=one.shutdown).start()
 
+    def remove(*_: object) -> None:
+        for name in stores:
+            _notify(f"FDSTOREREMOVE=1,FDNAME={name}")
+
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGUSR1, remove)
     time.sleep(float(options.get("--delay", "0")))
-    if "--store" in options and options["--store"] not in names:
-        _store(options["--store"])
+    _store(*(name for name in stores if name not in names))
     if options.get("--notify"):
         _notify(options["--notify"])
     if "--then" in options:
@@ -110,14 +113,15 @@ def _notify(text: str) -> None:
     notify.notify(text.replace(",", "\n"))
 
 
-def _store(name: str) -> None:
+def _store(*names: str) -> None:
     from sockact import notify
 
-    fd = os.memfd_create("stored")
-    os.write(fd, b"kept")
-    notify.notify(f"FDSTORE=1\nFDNAME={name}", [fd])
-    notify.barrier()
-    os.close(fd)
+    for name in names:
+        fd = os.memfd_create("stored")
+        os.write(fd, b"kept")
+        notify.notify(f"FDSTORE=1\nFDNAME={name}", [fd])
+        notify.barrier()
+        os.close(fd)
 
 
 if __name__ == "__main__":

@@ -453,6 +453,19 @@ class TestTakeover:
                 old.logged("serves again")
                 assert get(address, "/names")[1] == "web:kept"
 
+    def test_store_keeps_its_order(self, units: Units) -> None:
+        """What services had stored comes to a successor's in the order that it had."""
+        address = units.socket("web.socket")
+        command = _command(*NOTIFIES, "--store", "one,two,three")
+        units.service("web.service", command, "FileDescriptorStoreMax=3", "Type=notify")
+        with running(units, "--now") as old:
+            _pid(address)
+            before = old.service("web.service")["stored"]
+            assert before == ["three", "two", "one"]
+            with _successor(units) as new:
+                assert old.ends() == 0
+                assert new.service("web.service")["stored"] == before
+
     def test_nodes_of_a_taken_listener(self, units: Units) -> None:
         """Whoever serves last removes the node and its links (RemoveOnStop=)."""
         directory = units.path.parent
