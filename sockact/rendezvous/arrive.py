@@ -20,7 +20,7 @@ from sockact.errors import (
 )
 from sockact.fd.own import OwnedFd
 from sockact.fd.probe import borrowed
-from sockact.rendezvous.manifest import STORED, STORED_KEPT, Entry, Manifest
+from sockact.rendezvous.manifest import STORED, STORED_KEPT, STORED_NO_MORE, Entry, Manifest
 from sockact.rendezvous.meet import WAIT_SECONDS, Place, checked_path, connect
 from sockact.rendezvous.messages import Op, Request
 from sockact.rendezvous.react import Reactor
@@ -40,17 +40,20 @@ class Parked:
         name: Its fd name.
         handle: The descriptor, owned by whoever has this.
         poll: Whether it leaves the store when it hangs up (FDPOLL=).
+        removed: Whether it has left the store of the former owner after that was passed on.
     """
 
     service: str
     name: str
     handle: OwnedFd
     poll: bool = True
+    removed: bool = False
 
     @classmethod
     def of(cls, entry: Entry, handle: OwnedFd) -> "Parked":
         """Take ownership of a descriptor that came with this entry."""
-        return cls(entry.address, entry.name, handle, entry.role == STORED)
+        role = entry.role
+        return cls(entry.address, entry.name, handle, role == STORED, role == STORED_NO_MORE)
 
 
 def close_parked(parked: Iterable[Parked]) -> None:

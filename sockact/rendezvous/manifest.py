@@ -19,9 +19,9 @@ _NO_NAME = re.compile("[\x00-\x1f\x7f:]")
 """What would make LISTEN_FDNAMES say something else (sd_listen_fds(3))."""
 _PART_BYTES = 56_000
 
-STORED, STORED_KEPT = "fdstore", "fdstore-kept"
+STORED, STORED_KEPT, STORED_NO_MORE = "fdstore", "fdstore-kept", "fdstore-removed"
 """The roles of what a service has stored with its supervisor; the second kind stays when it hangs
-up."""
+up, and the third has left the store after it was passed on."""
 
 Identity = tuple[int, int]
 """What a file description is: st_dev and st_ino, the same for each of its descriptors anywhere."""
@@ -47,7 +47,7 @@ class Entry(AsValue):
             for the lock of the path, ``owner`` for a pidfd of the owner, ``state`` for what a
             holder remembers of its sets, ``turn`` and ``elder`` for who may inherit, ``fdstore``
             and ``fdstore-kept`` for what a service, which is the address, has stored with its
-            supervisor: they go with a takeover.
+            supervisor: they go with a takeover. ``fdstore-removed`` comes after one.
     """
 
     set: str

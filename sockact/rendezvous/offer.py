@@ -31,7 +31,7 @@ from sockact.rendezvous.actions import (
     Yielded,
 )
 from sockact.rendezvous.estate import Estate, Phase
-from sockact.rendezvous.manifest import Manifest
+from sockact.rendezvous.manifest import Entry, Manifest
 from sockact.rendezvous.meet import who_is
 from sockact.rendezvous.messages import FDS_MAX, Listing, Reason, Refuse
 from sockact.rendezvous.owner import OwnerSide
@@ -408,10 +408,10 @@ class Owner:
         return [*parts, Listing(Manifest())]
 
     @property
-    def given(self) -> tuple[OwnedFd, ...]:
+    def given(self) -> dict[OwnedFd, Entry]:
         """What the successor has been given."""
         side = self._successor.side if self._successor else None
-        return side.given if isinstance(side, OwnerSide) else ()
+        return side.given if isinstance(side, OwnerSide) else {}
 
     def catch_up(self) -> None:
         """Read what the successor has said already: perhaps its end."""

@@ -21,7 +21,7 @@ from sockact.rendezvous.actions import (
 )
 from sockact.rendezvous.estate import Estate, Phase
 from sockact.rendezvous.machine import Side, text_of
-from sockact.rendezvous.manifest import STORED, STORED_KEPT
+from sockact.rendezvous.manifest import STORED, STORED_KEPT, STORED_NO_MORE, Entry
 from sockact.rendezvous.messages import (
     ANSWER_MAX,
     FDS_MAX,
@@ -144,9 +144,10 @@ class OwnerSide(Side[OwnerState, H]):
         return self._giving is not None and self.state not in FINAL
 
     @property
-    def given(self) -> tuple[H, ...]:
+    def given(self) -> dict[H, Entry]:
         """What has been offered to the client."""
-        return self._giving.handles if self._giving else ()
+        giving = self._giving
+        return dict(zip(giving.handles, giving.manifest, strict=True)) if giving else {}
 
     # What happens.
 
@@ -322,7 +323,7 @@ class OwnerSide(Side[OwnerState, H]):
     def _put_offered(self, offer: Offer, now: float) -> list[Action]:
         actions = self._offered(offer, now)
         roles = set(offer.entries.column("role"))
-        if roles - ({STORED, STORED_KEPT} if self._request.role else {""}):
+        if roles - ({STORED, STORED_KEPT, STORED_NO_MORE} if self._request.role else {""}):
             raise BrokenError("an entry has a role that is not that of what is put")
         return actions
 

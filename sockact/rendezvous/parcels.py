@@ -1,7 +1,7 @@
 """What a service stores with a supervisor that has a successor already is sent after it.
 
-What a takeover passes is fixed when it is offered. A descriptor that is stored later goes by a put
-of its own, from the former owner to whoever answers at the path by then.
+What a takeover passes is fixed when it is offered. A descriptor that is stored or removed later
+goes by a put of its own, from the former owner to whoever answers at the path by then.
 """
 
 import itertools
@@ -131,5 +131,8 @@ def _warn(lost: list[tuple[Entry, OwnedFd]], why: str) -> None:
     for service, items in itertools.groupby(lost, key=lambda item: item[0].address):
         names = ", ".join(dict.fromkeys(entry.name for entry, _ in items))
         logging.getLogger("sockact").warning(
-            "%s: what was stored after the takeover is lost: %s: %s", service, names, why
+            "%s: what has changed in its fd store since the takeover is lost: %s: %s",
+            service,
+            names,
+            why,
         )

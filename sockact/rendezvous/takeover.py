@@ -15,6 +15,8 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 
+import attrs
+
 from sockact.errors import RefusedError
 from sockact.fd.identity import identity
 from sockact.fd.own import OwnedFd
@@ -32,7 +34,7 @@ from sockact.rendezvous.arrive import (
 )
 from sockact.rendezvous.estate import Estate, HeldSet
 from sockact.rendezvous.estate import Phase as Held
-from sockact.rendezvous.manifest import STORED, STORED_KEPT, Entry, Manifest
+from sockact.rendezvous.manifest import STORED, STORED_KEPT, STORED_NO_MORE, Entry, Manifest
 from sockact.rendezvous.meet import SEQPACKET
 from sockact.rendezvous.messages import Reason
 from sockact.rendezvous.offer import Owner, Reply
@@ -199,33 +201,40 @@ class Tenure:
         self._stored[copy] = handle
         self.estate.stored[copy] = entry
         if self.phase is Phase.DRAINING:
-            self._send_after(copy)
+            self._send_after(entry, copy)
 
-    def _send_after(self, copy: OwnedFd) -> None:
+    def _send_after(self, entry: Entry, copy: OwnedFd) -> None:
         if self._parcels is None:
             self._parcels = Parcels(self._reactor, self._place.path)
-        self._parcels.send(self.estate.stored[copy], copy)
+        self._parcels.send(entry, copy)
+
+    def _send_removal(self, entry: Entry, copy: OwnedFd) -> None:
+        self._send_after(attrs.evolve(entry, role=STORED_NO_MORE), copy)
 
     def remove_stored(
         self, service: str, name: str | None = None, handle: OwnedFd | None = None
     ) -> None:
         """Pass on no more what a service had stored, and close the copies.
 
+        A successor that has been given them is told, once it is one.
+
         Args:
             service: The service.
             name: The fd name; None for everything of the service.
             handle: The descriptor that was added; None for all of that name.
         """
-        removed = [
-            copy
+        removed = {
+            copy: entry
             for copy, entry in self.estate.stored.items()
             if entry.address == service
             and name in (None, entry.name)
             and handle in (None, self._stored[copy])
-        ]
-        for copy in removed:
+        }
+        for copy, entry in removed.items():
             del self.estate.stored[copy], self._stored[copy]
-        self._close_when_idle(removed)
+            if self.phase is Phase.DRAINING:
+                self._send_removal(entry, copy)
+        self._close_when_idle(list(removed))
 
     def _close_when_idle(self, handles: Sequence[OwnedFd]) -> None:
         """Close copies as soon as nobody is just getting them."""
@@ -242,6 +251,8 @@ class Tenure:
     @property
     def on_stored(self) -> Callable[[list[Parked]], object] | None:
         """What gets what services have stored with a former owner too late for the takeover.
+
+        And what has left the store since then: see `Parked.removed`.
 
         It owns the descriptors; if it raises OSError or ValueError, they are closed, and the former
         owner is told. None: this process keeps no such thing, and a former owner knows.
@@ -533,10 +544,14 @@ class Tenure:
         if self._drain:
             self.drain_until = time.monotonic() + self._drain
         self._enter(Phase.DRAINING)
-        given = set(self._owner.given) if self._owner else set()
-        for copy in list(self.estate.stored):
+        given = self._owner.given if self._owner else {}
+        stored = self.estate.stored
+        for copy, entry in given.items():
+            if entry.role in (STORED, STORED_KEPT) and copy not in stored:
+                self._send_removal(entry, copy)
+        for copy, entry in stored.items():
             if copy not in given:
-                self._send_after(copy)
+                self._send_after(entry, copy)
 
     def close_reserve(self) -> None:
         """Close the copies that were kept to take back."""
@@ -581,7 +596,7 @@ class Tenure:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
     def park(self, manifest: Manifest, handles: tuple[OwnedFd, ...]) -> None:
-        """Keep what a service has stored with the former owner.
+        """Keep what a service has stored with the former owner, or remove it.
 
         Raises:
             OSError: It cannot be kept.

@@ -22,20 +22,27 @@ class Stores:
         self._mirrored: weakref.WeakSet[Service] = weakref.WeakSet()
 
     def restore(self, parked: Sequence[Parked]) -> None:
-        """Give services what they had stored with the former owner; takes ownership of it."""
-        stores: dict[str, list[Parked]] = {}
+        """Give services what they had stored with the former owner; takes ownership of it.
+
+        What has been removed there since is removed here.
+        """
+        unwanted: dict[str, list[Parked]] = {}
         for one in parked:
-            stores.setdefault(one.service, []).append(one)
-        for name, found in stores.items():
+            name = one.service
             service = self._services.get(name)
             if service is None or not service.spec.get(d.FD_STORE_MAX):
-                text = f"{len(found)} stored descriptors are not wanted any more"
-                log(logging.WARNING, name, text)
-                close_parked(found)
-                continue
-            for one in found:
+                unwanted.setdefault(name, []).append(one)
+            elif one.removed:
+                service.store.remove(one.name, one.handle)
+                one.handle.close()
+            else:
                 for refusal in service.store.add(one.name, [one.handle], poll=one.poll):
                     log(logging.WARNING, name, f"not stored: {refusal}")
+        for name, found in unwanted.items():
+            if count := sum(not one.removed for one in found):
+                text = f"{count} stored descriptors are not wanted any more"
+                log(logging.WARNING, name, text)
+            close_parked(found)
 
     def mirror(self, tenure: Tenure) -> None:
         """Have the tenure pass on whatever the services have stored, and store from now on."""

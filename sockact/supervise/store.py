@@ -150,9 +150,21 @@ class FdStore:
             for each in self._entries
         )
 
-    def remove(self, name: str) -> int:
-        """Close what is stored under this fd name; return how many descriptors that were."""
-        return self._remove([entry for entry in self._entries if entry.name == name])
+    def remove(self, name: str, same: OwnedFd | None = None) -> int:
+        """Close what is stored under this fd name; return how many descriptors that were.
+
+        Args:
+            name: The fd name.
+            same: Only what this is a duplicate of; it stays the caller's.
+        """
+        return self._remove(
+            [
+                entry
+                for entry in self._entries
+                if entry.name == name
+                and (same is None or same_description(entry.fileno(), same.fileno()))
+            ]
+        )
 
     def clear(self) -> int:
         """Close everything; return how many descriptors that were."""

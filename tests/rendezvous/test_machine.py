@@ -647,7 +647,7 @@ def test_a_put_has_names_and_roles_that_can_be() -> None:
 def test_what_a_service_stores_is_put_like_a_set() -> None:
     """It goes to an owner that keeps it, under no name of a set, with its role, and only with it."""
     request = Request(Op.PUT, ("web",), role="fdstore")
-    for role in ("fdstore", "fdstore-kept"):
+    for role in ("fdstore", "fdstore-kept", "fdstore-removed"):
         pair = Pair(estate_of(parks=True), client_of(request, ALL, role=role)).run()
         assert pair.kinds("owner") == ["Consider", "Park", "Close"]
         assert pair.asked["owner"][1] == Park(manifest_of(ALL, "put", role), ("a'", "b'", "c'"))

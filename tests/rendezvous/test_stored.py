@@ -177,6 +177,39 @@ def test_what_is_stored_too_late_goes_after(path: str, things: list[OwnedFd]) ->
             assert new.tenure.owns
 
 
+def test_what_is_removed_too_late_is_told(path: str, things: list[OwnedFd]) -> None:
+    """A successor hears, once it is one, what has left a store since it was offered that."""
+    with Supervisor(path, WEB) as old:
+        old.ready()
+        for name, thing in zip(("x", "y", "y"), things, strict=True):
+            old.do(partial(old.tenure.add_stored, "web", name, thing))
+        with Supervisor(path, WEB) as new:
+            old.do(lambda: old.tenure.remove_stored("web", "y", things[1]))
+            old.do(lambda: old.tenure.add_stored("web", "late", things[1]))
+            assert new.late == []
+            new.ready()
+            old.wait(Phase.DRAINING)
+            old.do(lambda: old.tenure.remove_stored("web", "y"))
+            old.do(lambda: old.tenure.remove_stored("web", "late"))
+            old.close()
+            gone = [(one.name, one.removed) for one in new.late]
+            assert gone == [("y", True), ("late", False), ("y", True), ("late", True)]
+            wanted = [things[i] for i in (1, 1, 2, 1)]
+            assert [row[2] for row in told(new.late)] == [identity(t.fileno()) for t in wanted]
+
+
+def test_what_never_was_offered_is_not_told(path: str, things: list[OwnedFd]) -> None:
+    """What came and went between the offer and the commit is nobody's business."""
+    with Supervisor(path, WEB) as old:
+        old.ready()
+        with Supervisor(path, WEB) as new:
+            old.do(lambda: old.tenure.add_stored("web", "x", things[0]))
+            old.do(lambda: old.tenure.remove_stored("web", "x"))
+            new.ready()
+            old.close()
+            assert new.late == []
+
+
 def test_it_goes_to_whoever_is_the_owner_by_then(path: str, things: list[OwnedFd]) -> None:
     """While a third takes over it waits; then the third gets it."""
     with Supervisor(path) as first:
@@ -212,7 +245,10 @@ def test_who_keeps_no_store_is_not_sent_any(
             for name in ("x", "y"):
                 old.do(partial(old.tenure.add_stored, "web", name, things[0]))
             until(lambda: bool(caplog.messages), "it is told")
-            assert "web: what was stored after the takeover is lost: " in caplog.messages[0]
+            assert (
+                "web: what has changed in its fd store since the takeover is lost: "
+                in caplog.messages[0]
+            )
             assert "keeps no fdstore" in caplog.messages[0]
 
 
@@ -272,7 +308,7 @@ def test_an_owner_that_ends_does_not_wait_for_ever(
             with Supervisor(path):  # so the second is busy
                 first.do(lambda: first.tenure.add_stored("web", "late", things[0]))
                 first.close()
-            assert "web: what was stored after the takeover is lost: late" in caplog.messages[0]
+            assert "is lost: late" in caplog.messages[0]
             assert second.late == []
 
 

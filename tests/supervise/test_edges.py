@@ -466,6 +466,26 @@ class TestTakeover:
                 assert old.ends() == 0
                 assert new.service("web.service")["stored"] == before
 
+    def test_removed_while_a_successor_tries(self, units: Units) -> None:
+        """What leaves a store after it was passed on leaves that of the successor, too."""
+        units.socket("web.socket")
+        flag = units.path.parent / "flag"
+        units.service(
+            "web.service",
+            _command("--store", "kept"),
+            "FileDescriptorStoreMax=1",
+            f"X-Ready=cmd:/usr/bin/test -e {flag}",
+        )
+        with running(units, "--now") as old:
+            old.until(lambda: old.service("web.service")["stored"] == ["kept"])
+            with _successor(units, wait=False) as new:
+                old.until(lambda: "takes over" in new.text())
+                os.kill(old.pids("web.service")[0], signal.SIGUSR1)
+                old.until(lambda: old.service("web.service")["stored"] == [])
+                flag.touch()
+                assert old.ends() == 0
+                new.until(lambda: new.service("web.service")["stored"] == [])
+
     def test_nodes_of_a_taken_listener(self, units: Units) -> None:
         """Whoever serves last removes the node and its links (RemoveOnStop=)."""
         directory = units.path.parent

@@ -353,6 +353,17 @@ def test_filled_while_another_is(store: Watched) -> None:
         ]
 
 
+def test_remove_one_of_a_name(store: Watched) -> None:
+    """What is removed may be told by a duplicate; others of its name stay."""
+    handles = [udp(), udp()]
+    store.add("a", handles)
+    same = copy(handles[1])
+    assert store.remove("b", same) == 0
+    assert store.remove("a", same) == 1
+    same.close()
+    assert [handle.closed for handle in handles] == [False, True]
+
+
 def test_filled_from_another(store: Watched) -> None:
     """A store that is filled from another one, one by one and in reverse, has the same order."""
     for name in ("a", "b", "b", "c"):
