@@ -20,6 +20,23 @@ def pidfd_id(pidfd: int) -> int | None:
     return None if status.st_dev == _anonymous_device() else status.st_ino
 
 
+def pid_of(pidfd: int) -> int | None:
+    """Return the process of a pidfd, which may have ended, but has not been waited for.
+
+    Source: ``Pid:`` in /proc/self/fdinfo (Linux 5.4), which is 0 for a process without a number in
+    the pid namespace of /proc, and -1 for one that is no more.
+
+    Returns:
+        Its number, or None: there is no such process, or this is no pidfd.
+    """
+    try:
+        with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as lines:
+            found = [line.split()[1] for line in lines if line.startswith("Pid:")]
+    except OSError:
+        return None
+    return int(found[0]) if found and int(found[0]) > 0 else None
+
+
 @functools.cache
 def _anonymous_device() -> int:
     fd = os.eventfd(0)

@@ -12,7 +12,9 @@ from sockact import service_directives as d
 from sockact.activation.execution import Step
 from sockact.activation.hear import Ear, Heard
 from sockact.activation.message import Access, Message, accepts
+from sockact.activation.receive import own_pidfd_id
 from sockact.errors import CredentialsError, LaunchError, SockactError
+from sockact.fd.pidfd import pid_of
 from sockact.rendezvous.react import READ
 from sockact.spec import INFINITY, ServiceSpec
 from sockact.supervise import family
@@ -507,10 +509,11 @@ class Running:
         if message.status is not None:
             self.status_text = message.status
             self._changed(self)
+        pid = self._named(heard)
+        if pid is not None and pid != self.pid:
+            self._follow(pid)
         if message.fdstoreremove or message.fdstore:
             self._keep(heard)
-        if message.mainpid is not None and message.mainpid != self.pid:
-            self._follow(message.mainpid)
         if message.restart_reset:
             self.is_well = True
             self._changed(self)
@@ -553,12 +556,34 @@ class Running:
         for refusal in self._store.add(message.fdname, heard.take(), poll=message.fdpoll):
             log(logging.WARNING, self.name, f"not stored: {refusal}")
 
+    def _named(self, heard: Heard) -> int | None:
+        """Return the process that is to be the main one (MAINPIDFD=, MAINPID=, MAINPIDFDID=)."""
+        message, pid = heard.message, heard.message.mainpid
+        if message.mainpidfd:
+            if heard.count != 1:
+                text = f"MAINPIDFD=1 comes with {heard.count} descriptors instead of one"
+                log(logging.WARNING, self.name, text)
+                return None
+            (pidfd,) = heard.take()
+            pid = pid_of(pidfd.fileno())
+            pidfd.close()
+            if pid is None:
+                log(logging.WARNING, self.name, "MAINPIDFD=1 comes without a pidfd of a process")
+        elif pid is not None and message.mainpidfdid is not None:
+            known = own_pidfd_id(pid)  # None where it cannot be told
+            if known not in (None, message.mainpidfdid):
+                text = f"MAINPIDFDID={message.mainpidfdid} is not that of process {pid}"
+                log(logging.WARNING, self.name, text)
+                return None
+        return pid
+
     def _follow(self, pid: int) -> None:
-        """Take another process for the main one (MAINPID=)."""
+        """Take another process for the main one."""
         if self._adopts(pid) or self._belongs(pid):
             self.pid = pid
         else:
-            log(logging.WARNING, self.name, f"MAINPID={pid} is no process of this service")
+            text = f"process {pid}, which is to be the main one, is none of this service"
+            log(logging.WARNING, self.name, text)
 
     def _adopts(self, pid: int) -> bool:
         is_main = self._main is not None and pid == self._main.pid

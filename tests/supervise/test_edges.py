@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from sockact.activation.receive import own_pidfd_id
 from sockact.supervise import where
 from tests.helpers import (
     SECONDS,
@@ -109,15 +110,25 @@ class TestRestart:
             assert run.ask("restart").returncode == 0
             run.until(lambda: get(address, "/names")[1] == "web:kept")
 
-    def test_of_another_main_process(self, units: Units) -> None:
-        """A service whose main process hands over to another, by MAINPID=, goes on with that."""
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "f'MAINPID={pid}'",
+            "f'MAINPID={pid}\\nMAINPIDFDID={os.fstat(fd).st_ino}'",
+            "'MAINPID=1\\nMAINPIDFD=1', [fd]",
+        ],
+    )
+    def test_of_another_main_process(self, units: Units, said: str) -> None:
+        """A service whose main process hands over to another goes on with that."""
         address = units.socket("web.socket")
         script = units.path.parent / "hand-over"
         script.write_text(
             "import os, sys, time\n"
             "from sockact import notify\n"
             "if pid := os.fork():\n"
-            "    notify.notify(f'READY=1\\nMAINPID={pid}')\n"
+            "    fd = os.pidfd_open(pid)\n"
+            f"    notify.notify({said})\n"
+            "    notify.ready()\n"
             "    time.sleep(0.2)\n"
             "    os._exit(0)\n"
             "os.environ['LISTEN_PID'] = str(os.getpid())\n"
@@ -133,6 +144,39 @@ class TestRestart:
             assert run.pids("web.service") == [pid]
             os.kill(pid, signal.SIGTERM)
             run.state_becomes("web.service", "dead")
+
+    @pytest.mark.parametrize(
+        ("said", "why"),
+        [
+            ("f'MAINPID={pid}\\nMAINPIDFDID=1'", "MAINPIDFDID=1 is not that of process"),
+            ("f'MAINPID={pid}\\nMAINPIDFD=1'", "comes with 0 descriptors instead of one"),
+            ("'MAINPIDFD=1', [fd, fd]", "comes with 2 descriptors instead of one"),
+            ("'MAINPIDFD=1', [0]", "comes without a pidfd of a process"),
+            ("'MAINPIDFD=1', [os.pidfd_open(os.getppid())]", "is none of this service"),
+        ],
+    )
+    def test_of_no_other_main_process(self, units: Units, said: str, why: str) -> None:
+        """What does not name a process of the service for certain changes nothing, and is told."""
+        if "MAINPIDFDID" in said and own_pidfd_id() is None:
+            pytest.skip("pidfds have no numbers of their own (Linux 6.9)")
+        units.socket("web.socket")
+        script = units.path.parent / "hand-over"
+        script.write_text(
+            "import os, time\n"
+            "from sockact import notify\n"
+            "if (pid := os.fork()) == 0:\n"
+            "    time.sleep(60)\n"
+            "fd = os.pidfd_open(pid)\n"
+            f"notify.notify({said})\n"
+            "notify.ready(str(os.getpid()))\n"
+            "time.sleep(60)\n"
+        )
+        units.service("web.service", f"{sys.executable} {script}", "Type=notify")
+        with running(units, "--now") as run:
+            run.state_becomes("web.service", "running")
+            assert why in run.text()
+            (one,) = run.service("web.service")["instances"]
+            assert str(one["pid"]) == one["status"]
 
 
 class TestReplace:
