@@ -54,7 +54,12 @@ class ActivationCommand(ProgramCommand):
 
     Options end at the first word that is neither an option nor a ``.socket`` unit, as with
     systemd-socket-activate, or at ``--``. The callback gets ``units`` and ``command``.
+
+    Attributes:
+        usage: What stands behind the options in the usage line.
     """
+
+    usage: tuple[str, ...] = ("[UNIT.socket]...", "[--]", "COMMAND [ARGS]...")
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Split off units and command; click reads the options."""
@@ -70,7 +75,7 @@ class ActivationCommand(ProgramCommand):
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """Return the usage line behind the command's name."""
-        return [*super().collect_usage_pieces(ctx), "[UNIT.socket]...", "[--]", "COMMAND [ARGS]..."]
+        return [*super().collect_usage_pieces(ctx), *self.usage]
 
 
 class NamesCommand(ProgramCommand):

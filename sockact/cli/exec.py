@@ -33,17 +33,9 @@ address.
     help=_HELP,
     short_help="Open sockets and become a program that inherits them.",
     epilog="Manual: sockact-exec(1).",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @definitions.options
-@click.option(
-    "--from",
-    "source",
-    type=click.Path(readable=False),
-    metavar="PATH",
-    help="Get from the owner or holder at this rendezvous what it has of these; open the rest.",
-)
-@rendezvous.options
+@rendezvous.source_options
 @click.option(
     "--replace",
     is_flag=True,

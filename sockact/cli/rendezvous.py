@@ -30,6 +30,13 @@ _OWNER = click.option(
     multiple=True,
     help="Believe an owner that is this user, besides root and oneself.",
 )
+_FROM = click.option(
+    "--from",
+    "source",
+    type=click.Path(readable=False),
+    metavar="PATH",
+    help="Get from the owner or holder at this rendezvous what it has of these; open the rest.",
+)
 _ALLOW = (
     click.option(
         "--allow-user",
@@ -56,6 +63,11 @@ def path_argument(command: _C) -> _C:
 def options(command: _C) -> _C:
     """Add --timeout and --owner to a command."""
     return _TIMEOUT(_OWNER(command))
+
+
+def source_options(command: _C) -> _C:
+    """Add --from, and the options that go with it, to a command that opens sockets."""
+    return _FROM(options(command))
 
 
 def allow_options(command: _C) -> _C:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from sockact.cli import definitions, program, rendezvous
-from sockact.cli.arguments import ProgramCommand
+from sockact.cli.arguments import ActivationCommand
 
 _HELP = """\
 Open sockets, and run services for them: on demand, watched, and replaced without a gap.
@@ -27,24 +27,14 @@ everything over.
 _SUFFIXES = (".socket", ".service")
 
 
-class _RunCommand(ProgramCommand):
+class _RunCommand(ActivationCommand):
     """A command with ``[OPTIONS] [UNIT|DIRECTORY]... [--] [COMMAND [ARGS]...]``."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Split off units and command; click reads the options."""
-        options, units, words = self.split(ctx, args)
-        super().parse_args(ctx, options)
-        ctx.params["units"] = tuple(units)
-        ctx.params["command"] = tuple(words)
-        return []
+    usage = ("[UNIT|DIRECTORY]...", "[--]", "[COMMAND]...")
 
     def is_word(self, text: str) -> bool:
         """Whether it is a unit, or a directory of units."""
         return text.endswith(_SUFFIXES) or os.path.isdir(text)
-
-    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        """Return the usage line behind the command's name."""
-        return [*super().collect_usage_pieces(ctx), "[UNIT|DIRECTORY]...", "[--]", "[COMMAND]..."]
 
 
 @click.command(
@@ -52,7 +42,6 @@ class _RunCommand(ProgramCommand):
     help=_HELP,
     short_help="Supervise services: on demand, and replaced without a gap.",
     epilog="Manual: sockact-run(1).",
-    context_settings={"help_option_names": ["-h", "--help"]},
 )
 @definitions.options
 @click.option(
@@ -62,14 +51,7 @@ class _RunCommand(ProgramCommand):
     metavar="PATH",
     help="Take over from the owner at PATH, and be the owner there, to be taken over from.",
 )
-@click.option(
-    "--from",
-    "source",
-    type=click.Path(readable=False),
-    metavar="PATH",
-    help="Get from the holder at this rendezvous what it has of these sockets; open the rest.",
-)
-@rendezvous.options
+@rendezvous.source_options
 @click.option("--lazy/--now", default=None, help="Start services on demand, or at once.")
 @click.option(
     "--ready",

@@ -26,24 +26,20 @@ from sockact.supervise.where import own_path
 from sockact.unitfile.readiness import parse_readiness, shared_listener
 from sockact.unitfile.service import override, read_setting
 
-_DEFAULTS: Mapping[str, Any] = {
+_RUN_ONLY: Mapping[str, Any] = {
     "path": None,
-    "source": None,
-    "timeout": 30.0,
-    "owners": (),
     "lazy": None,
     "ready": None,
     "drain": 0.0,
     "stay": False,
-    "accept": False,
     "instances": 1,
     "restart": None,
     "service_properties": (),
     "log_format": "auto",
-    "verbose": False,
     "own_path": True,
     "sessions": True,
 }
+"""What ``sockact exec`` has no options for."""
 
 
 def serve(chosen: definitions.Definitions, runs: program.Program, **given: Any) -> None:
@@ -52,10 +48,10 @@ def serve(chosen: definitions.Definitions, runs: program.Program, **given: Any) 
     Args:
         chosen: What to open.
         runs: The command, if there is one.
-        given: The options of ``sockact run``; those that are left out have their defaults.
+        given: The options of ``sockact run``, or those that ``sockact exec`` has of them.
     """
     _open_standard_streams()
-    given = {**_DEFAULTS, **given}
+    given = {**_RUN_ONLY, **given}
     gc.enable()  # a launcher lives without a collector, but a supervisor lives for years
     gathering = Gathering(chosen, runs, given)
     found = gathering.load()  # every fault of the command line first
