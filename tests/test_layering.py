@@ -439,6 +439,7 @@ MAY_IMPORT = {
     ],
     "rendezvous.thread": [
         "errors",
+        "fd.own",
         "rendezvous.react",
         "rendezvous.takeover",
         "sockets.socketset",

@@ -7,11 +7,9 @@ import struct
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import Self
 
 from sockact.activation.message import PAYLOAD_MAX, Message, parse
-from sockact.fd.own import OwnedFd
+from sockact.fd.own import Closing, OwnedFd
 
 _BUFFER = 8 * 1024 * 1024  # NOTIFY_RCVBUF_SIZE of systemd
 _CONTROL_SIZE = 2048  # 253 descriptors take 1032 bytes, credentials 32
@@ -63,7 +61,7 @@ class Heard:
         _close_all(self.take())
 
 
-class Ear:
+class Ear(Closing):
     """One NOTIFY_SOCKET, for the processes of one service.
 
     Whoever sees its name can send to it (/proc/net/unix shows it to all), so who sent a message
@@ -195,17 +193,6 @@ class Ear:
                 os.unlink(os.path.join(directory, "notify"))
             with contextlib.suppress(OSError):
                 os.rmdir(directory)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _queue_length() -> int:

@@ -2,6 +2,8 @@
 
 import os
 import warnings
+from types import TracebackType
+from typing import Self
 
 from sockact.errors import FdStateError
 
@@ -57,3 +59,24 @@ class OwnedFd:
 
     def __repr__(self) -> str:
         return "<OwnedFd closed>" if self.closed else f"<OwnedFd {self._fd}>"
+
+
+class Closing:
+    """What is closed at the end of a ``with`` statement."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Close what is owned; a second time does nothing."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -4,10 +4,9 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
 from sockact.errors import RendezvousError, TakeoverAbortedError
+from sockact.fd.own import Closing
 from sockact.rendezvous.react import Reactor
 from sockact.rendezvous.takeover import HANDOVER_SECONDS, Phase, Tenure
 from sockact.sockets.socketset import SocketSet
@@ -17,7 +16,7 @@ _DECISION_SECONDS = 10.0
 _CLOSE_SECONDS = HANDOVER_SECONDS + _DECISION_SECONDS
 
 
-class Rendezvous:
+class Rendezvous(Closing):
     """This process's time at a rendezvous, as `sockact.takeover` and `sockact.offer` begin it.
 
     Use it as a context manager. Its callbacks run in its own thread.
@@ -172,14 +171,3 @@ class Rendezvous:
             self.sockets.leave()
         else:
             self.sockets.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

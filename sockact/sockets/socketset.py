@@ -7,11 +7,9 @@ import os
 import socket as _socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
-from typing import Self
 
 from sockact.errors import FdStateError, SocketLookupError
-from sockact.fd.own import OwnedFd
+from sockact.fd.own import Closing, OwnedFd
 from sockact.fd.place import place
 from sockact.fd.probe import Description, borrowed, describe
 from sockact.spec import ListenerSpec
@@ -111,7 +109,7 @@ class NamedSocket(OwnedFd):
         return f"<NamedSocket {self.name!r} {'closed' if self.closed else self.fileno()}>"
 
 
-class SocketSet:
+class SocketSet(Closing):
     """Named descriptors in order, owned together.
 
     Use it as a context manager, or call `close`. ``set["web"]`` is the one socket called ``web``;
@@ -138,17 +136,6 @@ class SocketSet:
     def __getitem__(self, name: str) -> _socket.socket:
         """Return the one socket with that fd name; see `socket`."""
         return self.socket(name)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<SocketSet {self._entries!r}>"

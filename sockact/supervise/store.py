@@ -9,11 +9,9 @@ import errno
 import os
 import select
 from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
-from typing import Self
 
 from sockact.fd.identity import identity, same_description
-from sockact.fd.own import OwnedFd
+from sockact.fd.own import Closing, OwnedFd
 from sockact.rendezvous.react import READ, Reactor
 
 NAME = "stored"
@@ -48,7 +46,7 @@ def _ignore(_: Stored) -> None:
     pass
 
 
-class FdStore:
+class FdStore(Closing):
     """The descriptors that one service has stored.
 
     Each file description is in it once, under the name that it had the first time. It has a
@@ -238,17 +236,6 @@ class FdStore:
             self._epoll.close()
             self._epoll = None
         _close_all(entry.handle for entry in entries)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _close(handle: OwnedFd) -> None:

@@ -7,9 +7,8 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from sockact.fd.own import Closing
 from tests.faults.nursery import wait_for
 from tests.helpers import SECONDS, SOCKACT, clean_environ, get, run
 from tests.processes import descendants, living
@@ -22,7 +21,7 @@ def missing() -> str:
     return f"sockact has no command {absent[0]}" if absent else ""
 
 
-class Supervisor:
+class Supervisor(Closing):
     """One ``sockact run``, from construction until `close`.
 
     Attributes:
@@ -102,17 +101,6 @@ class Supervisor:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
         self.process.wait()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def replace(path: Path, seconds: float = SECONDS * 2) -> subprocess.CompletedProcess[str]:

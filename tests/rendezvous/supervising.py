@@ -3,10 +3,10 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import sockact
+from sockact.fd.own import Closing
 from sockact.rendezvous.arrive import Parked, close_parked
 from sockact.rendezvous.furnish import Options, come, resolved
 from sockact.rendezvous.react import Reactor
@@ -17,7 +17,7 @@ from tests.rendezvous.peers import until
 T = TypeVar("T")
 
 
-class Supervisor:
+class Supervisor(Closing):
     """A process's time at a rendezvous, driven by a thread.
 
     Attributes:
@@ -97,14 +97,3 @@ class Supervisor:
             self.sockets.leave()
         else:
             self.sockets.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
