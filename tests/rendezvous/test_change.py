@@ -33,11 +33,6 @@ from tests.rendezvous.peers import Wire, cookies, count_fds, until
 from tests.rendezvous.supervising import Supervisor
 
 
-@pytest.fixture(name="path")
-def _path(short_dir: Path) -> str:
-    return str(short_dir / "r")
-
-
 def specs_of(owner: Supervisor, *definitions: str) -> list[SocketSpec]:
     """Return definitions as they are used there."""
     return [resolved(sockact.definition(text).spec, owner.options) for text in definitions]

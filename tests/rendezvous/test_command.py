@@ -51,11 +51,6 @@ from tests.rendezvous.peers import (
 WEB = "web=tcp:127.0.0.1:0"
 
 
-@pytest.fixture(name="path")
-def _path(short_dir: Path) -> str:
-    return str(short_dir / "r")
-
-
 class Boss:
     """Takes commands: ``echo`` is answered at once, ``wait`` when the test says so."""
 

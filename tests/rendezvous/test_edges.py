@@ -43,11 +43,6 @@ from tests.rendezvous.peers import (
 WEB = "web=tcp:127.0.0.1:0"
 
 
-@pytest.fixture(name="path")
-def _path(short_dir: Path) -> str:
-    return str(short_dir / "r")
-
-
 class _Owner:
     """An owner's end, played by hand.
 

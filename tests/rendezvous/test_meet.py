@@ -29,11 +29,6 @@ LOADED = (
 )
 
 
-@pytest.fixture(name="path")
-def _path(short_dir: Path) -> str:
-    return str(short_dir / "r")
-
-
 @pytest.fixture(name="open_dir")
 def _open_dir() -> Iterator[Path]:
     """Give a directory in which everybody may make what is theirs, as in /tmp."""

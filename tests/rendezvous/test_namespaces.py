@@ -75,11 +75,6 @@ def served(server: Actor, name: str, client: Actor, port: int, text: str) -> Non
     assert client.end() == text
 
 
-@pytest.fixture(name="path")
-def _path(short_dir: Path) -> str:
-    return str(short_dir / "r")
-
-
 # Network namespaces.
 
 

@@ -5,7 +5,6 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -21,11 +20,6 @@ from tests.rendezvous.peers import actors, cookies, count_fds, until
 from tests.rendezvous.supervising import Supervisor
 
 WEB = "web=tcp:127.0.0.1:0"
-
-
-@pytest.fixture(name="path")
-def _path(short_dir: Path) -> str:
-    return str(short_dir / "r")
 
 
 @pytest.fixture(name="things")

@@ -6,7 +6,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import pytest
 
@@ -38,11 +37,6 @@ from tests.helpers import SECONDS
 from tests.rendezvous.peers import Wire, cookies, count_fds, dial, hear, leading, say, until
 
 DEFINITIONS = ("a=udp:127.0.0.1:0", "b=tcp:127.0.0.1:0", "a=tcp:127.0.0.1:0")
-
-
-@pytest.fixture(name="path")
-def _path(short_dir: Path) -> str:
-    return str(short_dir / "r")
 
 
 @pytest.fixture(name="owner")

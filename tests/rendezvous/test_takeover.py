@@ -75,11 +75,6 @@ def _left(path: str) -> list[str]:
     return [] if path.startswith("@") else os.listdir(os.path.dirname(path))
 
 
-@pytest.fixture(name="path")
-def _path(short_dir: Path) -> str:
-    return str(short_dir / "r")
-
-
 @pytest.fixture(name="pair")
 def _pair() -> Iterator[list[Actor]]:
     with actors(0, 0) as found:

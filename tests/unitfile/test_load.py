@@ -9,56 +9,34 @@ import sockact
 from sockact.errors import UnitError, UnitNotFoundError
 from sockact.spec import SocketSpec
 from sockact.unitfile.load import load_spec, search_path
+from tests.unitfile.directories import marks, search, write
 
 UNIT = "[Socket]\nListenStream=@sockact\n"
 
 
-def _write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
 def _load(unit: str, *directories: Path) -> SocketSpec:
-    return load_spec(unit, environ={"SYSTEMD_UNIT_PATH": ":".join(map(str, directories))})
-
-
-def _marks(spec: SocketSpec) -> list[str]:
-    """Return the marks that files left as unknown keys, in the order of reading."""
-    return [x.message.split("=")[0].removeprefix("unknown key ") for x in spec.diagnostics]
-
-
-@pytest.fixture
-def a(tmp_path: Path) -> Path:
-    """Give the first directory of a search path."""
-    return tmp_path / "a"
-
-
-@pytest.fixture
-def b(tmp_path: Path) -> Path:
-    """Give the second."""
-    return tmp_path / "b"
+    return load_spec(unit, environ=search(*directories))
 
 
 def test_first_directory_wins(a: Path, b: Path) -> None:
     """The same name in a later directory is not looked at."""
-    _write(a / "web.socket", UNIT + "InA=1\n")
-    _write(b / "web.socket", UNIT + "InB=1\n")
+    write(a / "web.socket", UNIT + "InA=1\n")
+    write(b / "web.socket", UNIT + "InB=1\n")
     spec = _load("web.socket", a, b)
-    assert (_marks(spec), spec.path) == (["InA"], str(a / "web.socket"))
+    assert (marks(spec), spec.path) == (["InA"], str(a / "web.socket"))
 
 
 def test_literal_instance_before_template(a: Path, b: Path) -> None:
     """web@x.socket is looked for everywhere before web@.socket is."""
-    _write(a / "web@.socket", UNIT + "Template=1\n")
-    _write(b / "web@x.socket", UNIT + "Instance=1\n")
-    assert _marks(_load("web@x.socket", a, b)) == ["Instance"]
-    assert _marks(_load("web@y.socket", a, b)) == ["Template"]
+    write(a / "web@.socket", UNIT + "Template=1\n")
+    write(b / "web@x.socket", UNIT + "Instance=1\n")
+    assert marks(_load("web@x.socket", a, b)) == ["Instance"]
+    assert marks(_load("web@y.socket", a, b)) == ["Template"]
 
 
 def test_templates_know_their_instance(a: Path) -> None:
     """Specifiers come from the instance's name, which is also the fd name."""
-    _write(a / "web@.socket", "[Socket]\nListenStream=%t/%p-%i\nListenFIFO=/%I\n")
+    write(a / "web@.socket", "[Socket]\nListenStream=%t/%p-%i\nListenFIFO=/%I\n")
     spec = _load("web@x-y.socket", a)
     assert [str(x.address) for x in spec.listeners] == ["/run/web-x-y", "/x/y"]
     assert spec.listeners[0].name == spec.name == "web@x-y.socket"
@@ -66,21 +44,21 @@ def test_templates_know_their_instance(a: Path) -> None:
 
 def test_bare_templates_are_refused(a: Path) -> None:
     """A template without an instance cannot be opened."""
-    _write(a / "web@.socket", UNIT)
+    write(a / "web@.socket", UNIT)
     with pytest.raises(UnitError, match=r"a template; name an instance, like web@1\.socket"):
         _load("web@.socket", a)
 
 
 def test_dropins(a: Path, b: Path) -> None:
     """Drop-ins of all directories apply after the unit, sorted by their names alone."""
-    _write(b / "web.socket", UNIT + "Main=1\nBacklog=1\n")
-    _write(b / "web.socket.d" / "10-x.conf", "[Socket]\nB10=1\nBacklog=2\n")
-    _write(a / "web.socket.d" / "20-x.conf", "[Socket]\nA20=1\nBacklog=3\n")
-    _write(a / "socket.d" / "15-x.conf", "[Socket]\nAll15=1\n")
-    _write(a / "web.socket.d" / "ignored.txt", "[Socket]\nNo=1\n")
-    _write(a / "web.socket.d" / ".hidden.conf", "[Socket]\nNo=1\n")
+    write(b / "web.socket", UNIT + "Main=1\nBacklog=1\n")
+    write(b / "web.socket.d" / "10-x.conf", "[Socket]\nB10=1\nBacklog=2\n")
+    write(a / "web.socket.d" / "20-x.conf", "[Socket]\nA20=1\nBacklog=3\n")
+    write(a / "socket.d" / "15-x.conf", "[Socket]\nAll15=1\n")
+    write(a / "web.socket.d" / "ignored.txt", "[Socket]\nNo=1\n")
+    write(a / "web.socket.d" / ".hidden.conf", "[Socket]\nNo=1\n")
     spec = _load("web.socket", a, b)
-    assert _marks(spec) == ["Main", "B10", "All15", "A20"]
+    assert marks(spec) == ["Main", "B10", "All15", "A20"]
     assert spec.settings["Backlog"].value == 3
     assert spec.settings["Backlog"].origin.source == str(a / "web.socket.d" / "20-x.conf")
 
@@ -98,36 +76,36 @@ DROPIN_DIRECTORIES = [
 @pytest.mark.parametrize("count", range(len(DROPIN_DIRECTORIES)))
 def test_which_of_the_same_name_wins(a: Path, b: Path, count: int) -> None:
     """Of drop-ins of one name the first directory's wins, and in it the most specific one."""
-    _write(b / "foo-bar@.socket", UNIT)
+    write(b / "foo-bar@.socket", UNIT)
     for directory, mark in ((a, "A"), (b, "B")):
         for name in DROPIN_DIRECTORIES[count:]:
             mark_of = f"{mark}{name}".replace("=", "")
-            _write(directory / name / "same.conf", f"[Socket]\n{mark_of}=1\n")
-    assert _marks(_load("foo-bar@x.socket", a, b)) == [f"A{DROPIN_DIRECTORIES[count]}"]
+            write(directory / name / "same.conf", f"[Socket]\n{mark_of}=1\n")
+    assert marks(_load("foo-bar@x.socket", a, b)) == [f"A{DROPIN_DIRECTORIES[count]}"]
 
 
 def test_masked_dropins(a: Path, b: Path) -> None:
     """A link to /dev/null, or an empty file, hides the drop-in of that name."""
-    _write(b / "web.socket", UNIT)
+    write(b / "web.socket", UNIT)
     for name in ("one", "two"):
-        _write(b / "web.socket.d" / f"{name}.conf", "[Socket]\nSeen=1\n")
+        write(b / "web.socket.d" / f"{name}.conf", "[Socket]\nSeen=1\n")
     (a / "web.socket.d").mkdir(parents=True)
     (a / "web.socket.d" / "one.conf").symlink_to("/dev/null")
-    _write(a / "web.socket.d" / "two.conf", "")
-    assert _marks(_load("web.socket", a, b)) == []
+    write(a / "web.socket.d" / "two.conf", "")
+    assert marks(_load("web.socket", a, b)) == []
 
 
 def test_dropins_reset_lists(a: Path) -> None:
     """An empty assignment in a drop-in drops what the unit said."""
-    _write(a / "web.socket", UNIT)
-    _write(a / "web.socket.d" / "x.conf", "[Socket]\nListenStream=\nListenStream=81\n")
+    write(a / "web.socket", UNIT)
+    write(a / "web.socket.d" / "x.conf", "[Socket]\nListenStream=\nListenStream=81\n")
     assert [str(x.address) for x in _load("web.socket", a).listeners] == ["81"]
 
 
 @pytest.mark.parametrize("how", ["empty", "link"])
 def test_masked_units(a: Path, b: Path, how: str) -> None:
     """A mask in front of a unit is an error that says so."""
-    _write(b / "web.socket", UNIT)
+    write(b / "web.socket", UNIT)
     a.mkdir()
     if how == "empty":
         (a / "web.socket").touch()
@@ -139,26 +117,26 @@ def test_masked_units(a: Path, b: Path, how: str) -> None:
 
 def test_aliases(a: Path) -> None:
     """A link to another unit is that unit, with the drop-ins of both names."""
-    _write(a / "real.socket", UNIT)
+    write(a / "real.socket", UNIT)
     (a / "alias.socket").symlink_to("real.socket")
-    _write(a / "real.socket.d" / "1.conf", "[Socket]\nReal=1\n")
-    _write(a / "alias.socket.d" / "2.conf", "[Socket]\nAlias=1\n")
+    write(a / "real.socket.d" / "1.conf", "[Socket]\nReal=1\n")
+    write(a / "alias.socket.d" / "2.conf", "[Socket]\nAlias=1\n")
     for name in ("alias.socket", "real.socket"):
         spec = _load(name, a)
-        assert (spec.name, _marks(spec)) == ("real.socket", ["Real", "Alias"])
+        assert (spec.name, marks(spec)) == ("real.socket", ["Real", "Alias"])
 
 
 def test_a_path_is_a_unit(a: Path, b: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A path's own directory comes first; a name that exists in the working directory is a path."""
-    _write(a / "web.socket", UNIT + "InA=1\n")
-    _write(a / "web.socket.d" / "1.conf", "[Socket]\nDropA=1\n")
-    _write(b / "web.socket", UNIT + "InB=1\n")
-    _write(b / "web.socket.d" / "2.conf", "[Socket]\nDropB=1\n")
-    assert _marks(_load(str(a / "web.socket"), b)) == ["InA", "DropA", "DropB"]
+    write(a / "web.socket", UNIT + "InA=1\n")
+    write(a / "web.socket.d" / "1.conf", "[Socket]\nDropA=1\n")
+    write(b / "web.socket", UNIT + "InB=1\n")
+    write(b / "web.socket.d" / "2.conf", "[Socket]\nDropB=1\n")
+    assert marks(_load(str(a / "web.socket"), b)) == ["InA", "DropA", "DropB"]
     monkeypatch.chdir(a)
-    assert _marks(_load("web.socket", b)) == ["InA", "DropA", "DropB"]
+    assert marks(_load("web.socket", b)) == ["InA", "DropA", "DropB"]
     monkeypatch.undo()
-    assert _marks(_load("web.socket", b)) == ["InB", "DropB"]
+    assert marks(_load("web.socket", b)) == ["InB", "DropB"]
 
 
 @pytest.mark.parametrize(
