@@ -50,10 +50,8 @@ class Change:
         self.specs = list(specs)
         self._sockets = sockets
         self._old_of = {one: spec for spec in old for one in spec.listeners}
-        missing = {
-            id(one) for one, index in zip(self.listeners, found, strict=True) if index is None
-        }
-        self._new: SocketSet | None = open_(missing_of(specs, missing))
+        self._found = found
+        self._new: SocketSet | None = open_(missing_of(specs, found))
         self._present = present = list(sockets)
         self.opened = list(self._new)
         fresh = iter(self.opened)
@@ -100,11 +98,11 @@ class Change:
             pass_on(tenure, self._present, list(zip(names, self.entries, strict=True)))
         self._new = None
         whole, dropped = SocketSet(), self._let_go()
-        fresh = set(map(id, self.opened))
         cleanups: list[Made] = []
-        for (spec, listener, entry), number in zip(self._rows(), numbers, strict=True):
+        for row, number, index in zip(self._rows(), numbers, self._found, strict=True):
+            spec, listener, entry = row
             whole.append(entry)
-            if id(entry) not in fresh:
+            if index is not None:
                 old = self._old(entry)
                 if old is not None and (made := adapt(number, listener, old, spec, warn)):
                     cleanups.append(made)
@@ -158,7 +156,7 @@ def pass_on(
     sets: dict[str, tuple[list[int], list[OwnedFd]]] = {}
     try:
         for index, (name, entry) in enumerate(wanted):
-            copy = have.get(id(entry))
+            copy = have.get(entry)
             if copy is None:
                 copy = OwnedFd(os.dup(entry.fileno()))
                 made.append(copy)
@@ -174,9 +172,9 @@ def pass_on(
         raise
 
 
-def _copies(tenure: Tenure, entries: Sequence[NamedSocket]) -> dict[int, OwnedFd]:
-    """Return the copies that the tenure has of entries, by the id of the entry."""
-    found: dict[int, OwnedFd] = {}
+def _copies(tenure: Tenure, entries: Sequence[NamedSocket]) -> dict[NamedSocket, OwnedFd]:
+    """Return the copies that the tenure has of entries, as far as it has any."""
+    found: dict[NamedSocket, OwnedFd] = {}
     places: dict[str, int] = {}
     for entry in entries:
         place = places.get(entry.name, 0)
@@ -185,7 +183,7 @@ def _copies(tenure: Tenure, entries: Sequence[NamedSocket]) -> dict[int, OwnedFd
         if held and place < len(held.handles):
             copy = held.handles[place]
             if identity(copy.fileno()) == identity(entry.fileno()):
-                found[id(entry)] = copy
+                found[entry] = copy
     return found
 
 

@@ -5,7 +5,7 @@ goes on as if nobody had asked.
 """
 
 import os
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
@@ -100,17 +100,16 @@ def _furnish(
 
     Takes ownership of the handles, and closes them if it fails.
     """
-    listeners = [listener for spec in specs for listener in spec.listeners]
-    found, unwanted = pair(listeners, list(manifest), any_version())
-    missing = {id(one) for one, index in zip(listeners, found, strict=True) if index is None}
-    to_open = missing_of(specs, missing)
+    wanted = [(spec, listener) for spec in specs for listener in spec.listeners]
+    found, unwanted = pair([one for _, one in wanted], list(manifest), any_version())
+    to_open = missing_of(specs, found)
     opened = SocketSet()
     furnished = _Furnished()
     try:
         opened = open_(to_open)
         new = iter(list(opened))
         rows = []
-        for listener, index in zip(listeners, found, strict=True):
+        for (_, listener), index in zip(wanted, found, strict=True):
             if index is None:
                 entry = next(new)
                 rows.append(manifest_of([(entry.name, entry)], entry.name))
@@ -130,21 +129,17 @@ def _furnish(
     furnished.dropped = [handles[index] for index in unwanted]
     furnished.removed = [
         (spec, listener)
-        for spec in specs
-        if spec.get(directives.REMOVE_ON_STOP)
-        for listener in spec.listeners
-        if id(listener) not in missing
+        for (spec, listener), index in zip(wanted, found, strict=True)
+        if index is not None and spec.get(directives.REMOVE_ON_STOP)
     ]
     return furnished
 
 
-def missing_of(specs: Sequence[SocketSpec], missing: Container[int]) -> list[SocketSpec]:
-    """Return the definitions with those listeners alone whose id is in `missing`."""
-    return [
-        attrs.evolve(spec, listeners=tuple(one for one in spec.listeners if id(one) in missing))
-        for spec in specs
-        if any(id(one) in missing for one in spec.listeners)
-    ]
+def missing_of(specs: Sequence[SocketSpec], found: Sequence[int | None]) -> list[SocketSpec]:
+    """Return the definitions with those listeners alone that are None in `found`, which has all."""
+    places = iter(found)
+    parts = [(spec, [one for one in spec.listeners if next(places) is None]) for spec in specs]
+    return [attrs.evolve(spec, listeners=tuple(left)) for spec, left in parts if left]
 
 
 def any_version() -> int:

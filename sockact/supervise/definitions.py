@@ -86,9 +86,7 @@ class Definitions:
         inet = all(isinstance(one.address, InetAddress) for one in unit.spec.listeners)
         if copies <= 1 or not inet or not unit.spec.get(directives.REUSE_PORT):
             return unit
-        # Each is told from the others by being another object.
-        listeners = [attrs.evolve(one) for _ in range(copies) for one in unit.spec.listeners]
-        spec = attrs.evolve(unit.spec, listeners=tuple(listeners))
+        spec = attrs.evolve(unit.spec, listeners=unit.spec.listeners * copies)
         return attrs.evolve(unit, spec=spec, copies=copies)
 
     def triggering(self, service: str) -> list[str]:

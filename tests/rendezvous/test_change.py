@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import attrs
 import pytest
 
 import sockact
@@ -96,6 +97,25 @@ def test_what_stays_is_the_same_descriptor(path: str) -> None:
             new.ready()
             owner.close()
         assert not owner.said
+
+
+def test_a_listener_that_stands_there_again(path: str) -> None:
+    """A listener that a definition has twice is two sockets (ReusePort=): only one is new."""
+    text = f"a=tcp:127.0.0.1:{free_port()}?ReusePort=yes"
+    with owning(path, text) as owner:
+        before = owner.sockets.filenos()
+        (spec,) = specs_of(owner, text)
+        twice = attrs.evolve(spec, listeners=spec.listeners * 2)
+        work = partial(
+            change, owner.sockets, owner.specs, [twice], owner.options, owner.said.append
+        )
+        prepared = owner.do(work)
+        assert len(prepared.opened) == 1
+        commit(owner, prepared).close()
+        assert owner.sockets.filenos()[0] == before[0]
+        assert len(set(cookies(list(owner.sockets)))) == 2
+        with Supervisor(path, text) as new:  # which has no use for the second
+            assert len(new.sockets) == 1
 
 
 def test_a_change_that_is_undone_changes_nothing(short_dir: Path, path: str) -> None:
