@@ -16,6 +16,9 @@ from typing import Protocol
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
+_LONGEST = 86400.0
+"""Seconds that are waited for at a time; epoll_wait(2) takes 24 days in milliseconds."""
+
 
 class Timed(Protocol):
     """Something that wants to be called at a time."""
@@ -110,15 +113,15 @@ class Reactor:
         return min(moments) if moments else None
 
     def step(self, timeout: float | None = 0.0) -> None:
-        """Wait at most so many seconds for the next event, and do everything that is due.
+        """Wait at most so many seconds, and a day, for the next event; do everything that is due.
 
         What descriptors bring comes before what time brings: a peer's word that has arrived counts,
         however late it is read.
         """
         due = self._deadline()
-        wait = None if timeout is None or timeout == math.inf else timeout
+        wait = None if timeout is None or timeout == math.inf else min(timeout, _LONGEST)
         if due is not None:
-            left = max(0.0, due - time.monotonic())
+            left = min(max(0.0, due - time.monotonic()), _LONGEST)
             wait = left if wait is None else min(left, wait)
         for key, _ in self._selector.select(wait):
             # A callback before this one may have ended what this one is about.

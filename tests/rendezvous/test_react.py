@@ -108,6 +108,16 @@ def test_it_waits_for_what_is_due_first(reactor: Reactor) -> None:
     assert said == ["time"]
 
 
+def test_it_waits_for_what_is_due_in_years(reactor: Reactor, pipe: tuple[int, int]) -> None:
+    """That is more than the kernel can be told in one call; what comes before is not missed."""
+    said: list[str] = []
+    reactor.add(Alarm(time.monotonic() + 1e9, said))
+    reactor.watch(pipe[1], WRITE, lambda: said.append("descriptor"))
+    reactor.step(None)
+    reactor.step(1e9)
+    assert said == ["descriptor"] * 2
+
+
 def test_an_event_of_what_was_forgotten_meanwhile_is_dropped(
     reactor: Reactor, pipe: tuple[int, int]
 ) -> None:
