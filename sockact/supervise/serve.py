@@ -538,6 +538,7 @@ class Running:
         if message.extend_timeout_usec is not None:
             span = message.extend_timeout_usec
             self.life.extend(math.inf if span == INFINITY else span / SECOND, now)
+        self._set_timer()  # there may have been nothing to wait for before
         if message.watchdog_trigger:
             self._complain("asks for the watchdog")
             self._do(self.life.said_broken(now))

@@ -179,6 +179,30 @@ class TestRestart:
             assert str(one["pid"]) == one["status"]
 
 
+class TestSaid:
+    """What a service says with sd_notify(3)."""
+
+    @staticmethod
+    def _says(units: Units, *lines: str) -> str:
+        """Write a program of these lines; return its command."""
+        script = units.path.parent / "says"
+        script.write_text("import os, time\nfrom sockact import notify\n" + "\n".join(lines))
+        return f"{sys.executable} {script}"
+
+    def test_a_watchdog_where_there_was_none(self, units: Units) -> None:
+        """WATCHDOG_USEC= switches it on for a service that nothing else limits."""
+        command = self._says(
+            units,
+            "notify.notify('READY=1')",
+            "time.sleep(0.2)",
+            "notify.notify('WATCHDOG_USEC=100000')",
+            "time.sleep(60)",
+        )
+        units.service("app.service", command, "Type=notify", "Restart=no")
+        with running(units) as run:
+            run.logged("running: watchdog")
+
+
 class TestReplace:
     def test_what_waits_for_its_restart(self, units: Units) -> None:
         """A service that fails again and again is replaced by what does not."""
