@@ -1,5 +1,6 @@
 """The processes that were started here, from their start until they are reaped."""
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
@@ -7,12 +8,15 @@ from collections.abc import Set as AbstractSet
 from sockact.activation.execution import Execution
 from sockact.activation.spawn import Child, spawn
 from sockact.errors import LaunchError
+from sockact.fd.own import OwnedFd
 from sockact.rendezvous.react import READ, Reactor
 from sockact.supervise.exit import Exit
 from sockact.supervise.family import OwnChildren, reap
 
 Executed = Callable[[LaunchError | None], None]
 Ended = Callable[[Exit], None]
+Followed = Callable[[int, Exit | None], None]
+"""Gets the number of a process that has ended, and how, if it was a child of this one."""
 
 
 class Process:
@@ -64,7 +68,7 @@ class Children:
         """Begin without any."""
         self._reactor = reactor
         self._processes: dict[int, Process] = {}
-        self._adopted: dict[int, Ended] = {}
+        self._adopted: dict[int, tuple[Followed, OwnedFd | None]] = {}
         self._own: OwnChildren | None = None
 
     def start(
@@ -88,17 +92,45 @@ class Children:
             self._reactor.watch(process.report, READ, lambda: process.hear(self._reactor))
         return process
 
-    def adopt(self, pid: int, ended: Ended) -> bool:
-        """Call `ended` at the end of a child that somebody else forked; return whether it is ours.
+    def adopt(self, pid: int, ended: Followed) -> bool:
+        """Call `ended` at the end of a process that somebody else forked, until `forget`.
+
+        Returns:
+            Whether that can be: not of one that was started here or is followed by somebody else,
+            nor of one that is gone.
 
         Source: MAINPID= of sd_notify(3); an orphan becomes a child of a subreaper (prctl(2)).
         """
-        try:
-            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
+        if pid in self._adopted:
+            return self._adopted[pid][0] == ended
+        if pid in self._processes:
             return False
-        self._adopted[pid] = ended
+        pidfd = _pidfd(pid)
+        if pidfd is None and not is_child(pid):
+            return False
+        self._adopted[pid] = ended, pidfd
+        if pidfd is not None:
+            self._reactor.watch(pidfd.fileno(), READ, lambda: self._has_ended(pid))
         return True
+
+    def _has_ended(self, pid: int) -> None:
+        """Tell of the end of a process that was adopted, unless `reap` is about to."""
+        ended, pidfd = self._adopted[pid]
+        if is_child(pid):
+            self._unwatch(pidfd)
+            return
+        self.forget(pid)
+        ended(pid, None)
+
+    def _unwatch(self, pidfd: OwnedFd | None) -> None:
+        if pidfd is not None and not pidfd.closed:
+            self._reactor.unwatch(pidfd.fileno())
+            pidfd.close()
+
+    def forget(self, pid: int) -> None:
+        """Tell nobody of the end of a process that was adopted."""
+        if pid in self._adopted:
+            self._unwatch(self._adopted.pop(pid)[1])
 
     def others(self, own: AbstractSet[int]) -> AbstractSet[int]:
         """Return the processes that were started here, less some."""
@@ -114,13 +146,14 @@ class Children:
     def reap(self) -> None:
         """Collect every child that has ended."""
         for pid, how in reap():
-            process, adopted = self._processes.pop(pid, None), self._adopted.pop(pid, None)
+            process, adopted = self._processes.pop(pid, None), self._adopted.get(pid)
             if process is not None:
                 process.hear(self._reactor)
                 process.forget(self._reactor)
                 process.ended(how)
             elif adopted is not None:
-                adopted(how)
+                self.forget(pid)
+                adopted[0](pid, how)
 
     def __len__(self) -> int:
         return len(self._processes)
@@ -130,5 +163,23 @@ class Children:
         for process in self._processes.values():
             process.forget(self._reactor)
         self._processes = {}
+        for pid in list(self._adopted):
+            self.forget(pid)
         if self._own is not None:
             self._own.close()
+
+
+def _pidfd(pid: int) -> OwnedFd | None:
+    """Return a pidfd of a process; None if there is no such process, or no descriptor for it."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux before 5.3, and other systems
+        return OwnedFd(os.pidfd_open(pid))
+    return None
+
+
+def is_child(pid: int) -> bool:
+    """Whether a process is a child of this one."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True

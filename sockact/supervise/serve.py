@@ -19,7 +19,7 @@ from sockact.rendezvous.react import READ
 from sockact.spec import INFINITY, ServiceSpec
 from sockact.supervise import family
 from sockact.supervise.exit import Exit
-from sockact.supervise.fork import Process
+from sockact.supervise.fork import Process, is_child
 from sockact.supervise.given import Given
 from sockact.supervise.house import House, log, new_invocation
 from sockact.supervise.instance import SUCCESS, Act, Entered, Kill, KillCommand, Life, Plan, Run
@@ -421,8 +421,8 @@ class Running:
     def _main_ended(self, how: Exit) -> None:
         self._hear(None)
         main, self._main = self._main, None
-        if main and self.pid not in (0, main.pid) and self._adopts(self.pid):
-            return  # it has handed over, and only now the other one may be our child
+        if main and self.pid not in (0, main.pid):
+            return  # it has handed over
         self.pid = 0
         self._judge_main(how)
 
@@ -511,7 +511,7 @@ class Running:
             self._changed(self)
         pid = self._named(heard)
         if pid is not None and pid != self.pid:
-            self._follow(pid)
+            self._follow(pid, heard.uid)
         if message.fdstoreremove or message.fdstore:
             self._keep(heard)
         if message.restart_reset:
@@ -578,27 +578,40 @@ class Running:
                 return None
         return pid
 
-    def _follow(self, pid: int) -> None:
-        """Take another process for the main one."""
-        if self._adopts(pid) or self._belongs(pid):
-            self.pid = pid
-        else:
+    def _follow(self, pid: int, uid: int) -> None:
+        """Take another process for the main one.
+
+        Of an orphan that does not belong to it the word of root or of our own user is enough: it
+        may have left everything that would tell.
+        """
+        children = self._house.children
+        is_own = self._main is not None and pid == self._main.pid
+        is_orphan = uid in (0, os.geteuid()) and is_child(pid)
+        belongs = is_own or is_orphan or pid in self._family().members()
+        if not is_own and not (belongs and children.adopt(pid, self._followed_ended)):
             text = f"process {pid}, which is to be the main one, is none of this service"
             log(logging.WARNING, self.name, text)
+            return
+        children.forget(self.pid)
+        self.pid = pid
 
-    def _adopts(self, pid: int) -> bool:
-        is_main = self._main is not None and pid == self._main.pid
-        return is_main or self._house.children.adopt(pid, self._followed_ended)
-
-    def _followed_ended(self, how: Exit) -> None:
+    def _followed_ended(self, pid: int, how: Exit | None) -> None:
         self._hear(None)
+        if pid != self.pid:
+            return
         self.pid = 0
-        self._judge_main(how)
+        if how is not None:
+            self._judge_main(how)
+            return
+        self.exit = None
+        self._tell("main process ended; how, only its parent knows")
+        self._do(self.life.main_ended(SUCCESS, self._house.now(), alone=self._is_alone()))
 
     # --- its end ----------------------------------------------------------------------------------
 
     def _end(self) -> None:
         self._hear(None)
+        self._house.children.forget(self.pid)
         if self._ear is not None:
             self._house.reactor.unwatch(self._ear.fileno())
             self._ear.close()

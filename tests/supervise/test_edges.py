@@ -202,6 +202,47 @@ class TestSaid:
         with running(units) as run:
             run.logged("running: watchdog")
 
+    def test_another_service_is_its_main_process(self, units: Units) -> None:
+        """MAINPID= of a process that is another service's counts for nothing, and stops nothing."""
+        mark = units.path.parent / "other"
+        units.service("other.service", f"/bin/sh -c 'echo $$$$ > {mark}; exec sleep 60'")
+        command = self._says(
+            units,
+            "from pathlib import Path",
+            f"mark = Path({str(mark)!r})",
+            "while not (mark.exists() and mark.read_text()):",
+            "    time.sleep(0.01)",
+            "notify.notify(f'READY=1\\nMAINPID={mark.read_text()}')",
+            "time.sleep(60)",
+        )
+        units.service("app.service", command, "Type=notify")
+        with running(units) as run:
+            run.logged("is none of this service")
+            assert run.ask("stop", "app.service").returncode == 0
+            assert run.service("app.service")["state"] == "dead"
+            assert run.pids("other.service") == [int(mark.read_text())]
+
+    def test_the_child_of_another_is_its_main_process(self, units: Units) -> None:
+        """Its end is noticed, though another process waits for it; the service is over then."""
+        command = self._says(
+            units,
+            "pid = os.fork()",
+            "if not pid:",
+            "    os.execvp('sleep', ['sleep', '60'])",
+            "notify.notify(f'READY=1\\nMAINPID={pid}')",
+            "os.waitpid(pid, 0)",
+            "time.sleep(60)",
+        )
+        units.service("app.service", command, "Type=notify", "RemainAfterExit=yes")
+        with running(units) as run:
+            run.state_becomes("app.service", "running")
+            before = _fds(run).count("anon_inode:[pidfd]") - 1
+            (pid,) = run.pids("app.service")
+            os.kill(pid, signal.SIGKILL)
+            run.state_becomes("app.service", "exited")
+            assert run.service("app.service")["exit"] is None
+            assert _fds(run).count("anon_inode:[pidfd]") == before
+
 
 class TestReplace:
     def test_what_waits_for_its_restart(self, units: Units) -> None:
