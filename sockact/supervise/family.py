@@ -205,6 +205,10 @@ class Family(AsValue):
             return {pid for pid in (self.main, self.control) if pid and _exists(pid)}
         return {pid for pid, one in _scan(self).items() if one.stat.alive}
 
+    def has(self, pid: int) -> bool:
+        """Whether a process is one of them, or was, and has not been waited for."""
+        return pid in (_scan(self) if _is_linux() else self.members())
+
 
 class _Found(NamedTuple):
     """A member: its stat, and whether it is this process's own child, which only we can reap."""

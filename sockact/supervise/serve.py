@@ -544,7 +544,7 @@ class Running:
             self._do(self.life.said_broken(now))
 
     def _belongs(self, pid: int) -> bool:
-        return pid in self._family().members()
+        return self._family().has(pid)
 
     def _keep(self, heard: Heard) -> None:
         """Store what came, or forget what is stored."""

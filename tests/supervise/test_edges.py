@@ -202,6 +202,32 @@ class TestSaid:
         with running(units) as run:
             run.logged("running: watchdog")
 
+    def test_a_word_of_one_that_has_ended(self, units: Units) -> None:
+        """It counts as long as nobody has waited for the process (NotifyAccess=all)."""
+        mark = units.path.parent / "mark"
+        command = self._says(
+            units,
+            "from pathlib import Path",
+            f"mark = Path({str(mark)!r})",
+            "mark.touch()",
+            "while mark.exists():",
+            "    time.sleep(0.01)",
+            "if not (pid := os.fork()):",
+            "    notify.notify('READY=1')",
+            "    os._exit(0)",
+            "os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)",
+            "mark.touch()",
+            "time.sleep(60)",
+        )
+        units.service("app.service", command, "Type=notify", "NotifyAccess=all")
+        with running(units) as run:
+            run.until(mark.exists)
+            run.process.send_signal(signal.SIGSTOP)
+            mark.unlink()
+            run.until(mark.exists)
+            run.process.send_signal(signal.SIGCONT)
+            run.state_becomes("app.service", "running")
+
     def test_another_service_is_its_main_process(self, units: Units) -> None:
         """MAINPID= of a process that is another service's counts for nothing, and stops nothing."""
         mark = units.path.parent / "other"
