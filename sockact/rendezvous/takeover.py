@@ -364,6 +364,11 @@ class Tenure:
             verb = "is taking over" if begun else "has taken over"
             raise RefusedError(f"{self._place.path}: {self.successor} {verb}", Reason.BUSY.value)
 
+    def call_when_idle(self, callback: Callable[[], None]) -> None:
+        """Call `callback` as soon as nobody is being given anything, or may be given it again."""
+        if self._owner:
+            self._owner.when_idle(callback)
+
     def drop_after_drain(self, handles: Sequence[OwnedFd]) -> None:
         """Take ownership of handles that nobody wants, to close them when the former owner is gone.
 

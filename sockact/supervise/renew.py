@@ -242,6 +242,11 @@ class Service:
         self._limit.reset()
         self.stop()
 
+    def resume(self) -> None:
+        """Start it again though somebody else was to serve; how often is no sign of trouble."""
+        self._limit.reset()
+        self.start()
+
     def restart(self) -> None:
         """Stop it, and start it as soon as nothing of it is left."""
         if self.current is None:

@@ -16,7 +16,7 @@ from typing import Any
 from sockact import service_directives as d
 from sockact.activation import notify
 from sockact.activation.launch import chosen_ports
-from sockact.errors import NotifyError, RendezvousError, SockactError
+from sockact.errors import NotifyError, RefusedError, RendezvousError, SockactError
 from sockact.rendezvous.arrive import Parked
 from sockact.rendezvous.change import pass_on
 from sockact.rendezvous.command import control
@@ -49,6 +49,10 @@ _BEGUN = (Unit.START_OPEN, Unit.DEAD, Unit.FAILED)
 FORWARDED = ("SIGUSR1", "SIGUSR2", "SIGWINCH")
 
 Load = Callable[[], Definitions]
+
+
+class _EndedError(Exception):
+    """This process is to end, while it waits for the owner that it wants to take over from."""
 
 
 class Supervisor:
@@ -90,7 +94,7 @@ class Supervisor:
         self._supply = Supply(settings, inheritance or Inheritance(SocketSet()), warn)
         self._rest = SocketSet()
         self._told_ready = False
-        self._wants_end = False
+        self._wants_end = self._waits_for_owner = False
         self._has_failed = False
         self._out_of_step = False
         self._is_hung_up = False
@@ -195,6 +199,7 @@ class Supervisor:
         if self.settings.path is None:
             sockets = opening.open(specs)
         else:
+            self._waits_for_owner = True
             try:
                 _, self.tenure, sockets = come(
                     self.settings.path,
@@ -205,9 +210,14 @@ class Supervisor:
                     reactor=self.reactor,
                     stored=parked,
                 )
+            except _EndedError:
+                opening.discard()
+                return []
             except BaseException:
                 opening.discard()
                 raise
+            finally:
+                self._waits_for_owner = False
         parts = opening.divide(specs, sockets)
         self._supply.close()
         self._rest = sockets
@@ -348,7 +358,7 @@ class Supervisor:
         self.reactor.remove(self)
         self._serve()
         for name in self._were_active:
-            self.manager.services[name].start()
+            self.manager.services[name].resume()
 
     def deadline(self) -> float | None:
         """Return when the drain must be over; for the reactor."""
@@ -382,6 +392,12 @@ class Supervisor:
         except (SockactError, OSError) as error:
             self._out_of_step = True  # until nobody takes over any more
             logger.warning("what has changed is not passed on yet: %s", error)
+            if isinstance(error, RefusedError):
+                self.tenure.call_when_idle(lambda: self.reactor.post(self._catch_up))
+
+    def _catch_up(self) -> None:
+        if self._out_of_step:
+            self.changed()
 
     # --- replacing --------------------------------------------------------------------------------
 
@@ -463,6 +479,8 @@ class Supervisor:
         if self.tenure is not None:
             self.tenure.stay_for_taker()
         self._look()
+        if self._waits_for_owner:
+            raise _EndedError
 
     def _look(self) -> None:
         """Look whether something is due that depends on everything together."""

@@ -63,6 +63,13 @@ def _fds(run: Running) -> list[str]:
     return found
 
 
+def _is_open(address: tuple[str, int]) -> bool:
+    """Whether connections to an address are taken."""
+    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(address, SECONDS):
+        return True
+    return False
+
+
 @contextlib.contextmanager
 def _successor(units: Units, *arguments: str, wait: bool = True) -> Iterator[Running]:
     with supervisor(units.path.parent, *arguments, str(units.path), name="new", wait=wait) as run:
@@ -635,6 +642,33 @@ class TestTakeover:
             assert new.end() == 0
             assert not {"node", "link"} & {path.name for path in directory.iterdir()}
 
+    def test_successors_die_again_and_again(self, units: Units) -> None:
+        """To serve again is no start that StartLimitBurst= counts."""
+        units.socket("web.socket")
+        units.service("web.service", STUBBORN, unit="StartLimitBurst=1")
+        with running(units, "--now") as old:
+            for number in range(1, 3):
+                with _successor(units, "--now", wait=False):
+                    old.until(lambda n=number: old.text().count("draining") == n)  # type: ignore[misc]
+                old.until(lambda n=number: old.text().count("serves again") == n)  # type: ignore[misc]
+            old.state_becomes("web.service", "running")
+
+    def test_socket_is_closed_while_a_taker_gets_ready(self, units: Units) -> None:
+        """If that one comes to nothing, it is closed indeed, and can be opened again."""
+        address = units.socket("web.socket")
+        flag = units.path.parent / "flag"
+        units.service("web.service", _unless(flag, "exec sleep 60", *NOTIFIES), "Type=notify")
+        with running(units, "--now") as old:
+            old.state_becomes("web.service", "running")
+            flag.touch()
+            with _successor(units, "--now", wait=False) as new:
+                new.logged("started")
+                assert old.ask("stop").returncode == 0
+                assert old.ask("stop", "web.socket").returncode == 0
+                old.logged("not passed on yet")
+            old.until(lambda: not _is_open(address))
+            assert old.ask("start", "web.socket").returncode == 0
+
 
 class TestEnd:
     def test_second_signal_while_former_ones_drain(self, units: Units) -> None:
@@ -718,6 +752,22 @@ class TestEnd:
             assert run.ends() == 1
             assert "ExecStartPre: takes too long" in run.text()
             assert len(run.text().splitlines()) == 1
+
+    def test_while_it_waits_for_an_owner(self, units: Units) -> None:
+        """A signal ends it though the owner at its path does not answer."""
+        units.socket("web.socket")
+        units.service("web.service", _command())
+        directory = units.path.parent
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as owner:
+            owner.bind(str(directory / "run.rdv"))
+            owner.listen()
+            owner.settimeout(SECONDS)
+            with supervisor(directory, str(units.path), wait=False) as run:
+                peer, _ = owner.accept()
+                with peer:
+                    peer.recv(4096)
+                    run.process.terminate()
+                    assert run.ends() == 0, run.text()
 
     def test_last_moment(self, units: Units) -> None:
         """A signal that comes when all is over does not change the exit status."""
