@@ -509,6 +509,7 @@ MAY_IMPORT = {
         "activation.execution",
         "activation.spawn",
         "errors",
+        "fd.own",
         "rendezvous.react",
         "supervise.exit",
         "supervise.family",

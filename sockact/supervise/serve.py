@@ -1,7 +1,6 @@
 """One run of a service, at work: its processes, what they say, and how long they may take."""
 
 import collections
-import contextlib
 import logging
 import math
 import os
@@ -198,7 +197,18 @@ class Running:
     def forward(self, number: int) -> None:
         """Pass a signal on to its main process."""
         if self.pid:
-            _kill(self.pid, number)
+            self._send(self.pid, number)
+
+    def _send(self, pid: int, number: int) -> None:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            self._complain_of_refusal(pid)
+
+    def _complain_of_refusal(self, pid: int) -> None:
+        self._complain(f"process {pid} may not be signalled: it runs as another user")
 
     def kill(self) -> None:
         """End its processes by force; what is to be run at its end is not left out."""
@@ -272,7 +282,7 @@ class Running:
                 self._kill(act.signal)
             case KillCommand() if self._control is not None:
                 self._complain("ExecReload: takes too long")
-                _kill(self._control.pid, signal.SIGKILL)
+                self._send(self._control.pid, signal.SIGKILL)
 
     def _is_gone(self) -> bool:
         """Whether it waits for the end of its processes, and none is left."""
@@ -396,7 +406,7 @@ class Running:
             hang_up=get(d.SEND_SIGHUP),
         )
         for pid in told.refused:
-            self._complain(f"process {pid} may not be signalled: it runs as another user")
+            self._complain_of_refusal(pid)
 
     def _family(self) -> family.Family:
         own = {one.pid for one in (self._main, self._control) if one}
@@ -642,8 +652,3 @@ def _result(how: Exit, *, clean: bool) -> str:
     if how.core:
         return "core-dump"
     return "signal" if how.signal else "exit-code"
-
-
-def _kill(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)

@@ -236,5 +236,5 @@ class _Check:
         """End it."""
         self._ended = None
         if self._alive:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(self._process.pid, signal.SIGKILL)

@@ -99,6 +99,7 @@ def supervisor(
     environ: Mapping[str, str] | None = None,
     wait: bool = True,
     cwd: Path | None = None,
+    within: Sequence[str] = (),
 ) -> Iterator[Running]:
     """Run ``sockact run --rendezvous PATH ARGUMENTS``, and end it and what it started.
 
@@ -110,12 +111,13 @@ def supervisor(
         environ: More variables.
         wait: Whether to wait until it answers.
         cwd: Its working directory.
+        within: What is put before its command line.
     """
     path = path or directory / "run.rdv"
     log = directory / f"{name}.log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [*SOCKACT, "run", "--rendezvous", str(path), *arguments],
+            [*within, *SOCKACT, "run", "--rendezvous", str(path), *arguments],
             env=clean_environ({"PYTHONPATH": str(ROOT), **(environ or {})}),
             stdout=stderr,
             stderr=stderr,

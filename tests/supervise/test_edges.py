@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -525,6 +526,27 @@ class TestServices:
             for _ in range(4):
                 assert _pid(address)
                 run.state_becomes("web.service", "dead")
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up root's rights")
+    @pytest.mark.skipif(shutil.which("setpriv") is None, reason="there is no setpriv(1)")
+    def test_signal_that_may_not_be_sent(self, units: Units) -> None:
+        """It is complained of, and does not stop the clock: a late reload is over in time."""
+        units.service(
+            "app.service",
+            "/bin/sleep 60",
+            "ExecReload=/bin/sleep 60",
+            "User=65534",
+            "TimeoutStartSec=0.2",
+            "KillMode=none",
+        )
+        within = ("setpriv", "--bounding-set=-kill", "--inh-caps=-kill")
+        with running(units, within=within) as run:
+            assert run.ask("reload").returncode == 0
+            run.state_becomes("app.service", "running")
+            run.logged("may not be signalled")
+            run.process.send_signal(signal.SIGUSR1)
+            run.until(lambda: run.text().count("may not be signalled") == 2)
+            assert "internal error" not in run.text()
 
     def test_file_that_cannot_be_waited_for(self, units: Units) -> None:
         """A socket unit for such a file fails, as under systemd, and nothing else does."""

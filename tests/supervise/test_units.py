@@ -62,7 +62,7 @@ def units(short_dir: Path) -> Units:
 
 
 @contextlib.contextmanager
-def running(units: Units, *arguments: str, **more: str) -> Iterator[Running]:
+def running(units: Units, *arguments: str, **more: object) -> Iterator[Running]:
     """Run the units of a directory."""
     with supervisor(units.path.parent, *arguments, str(units.path), **more) as run:  # type: ignore[arg-type]
         yield run
