@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 
 from sockact.activation.message import PAYLOAD_MAX, Message, parse
+from sockact.fd.foreign import close_foreign
 from sockact.fd.own import Closing, OwnedFd
 
 _BUFFER = 8 * 1024 * 1024  # NOTIFY_RCVBUF_SIZE of systemd
@@ -58,7 +59,8 @@ class Heard:
 
     def close(self) -> None:
         """Close what has not been taken."""
-        _close_all(self.take())
+        for handle in self.take():
+            close_foreign(handle)
 
 
 class Ear(Closing):
@@ -239,9 +241,3 @@ def _problem(flags: int, sender: tuple[int, int, int] | None) -> str:
     if sender is None or (_LINUX and sender[0] <= 0):
         return "the kernel does not tell who sent it: nobody in our pid namespace"
     return ""
-
-
-def _close_all(fds: Iterable[OwnedFd]) -> None:
-    for fd in fds:
-        with contextlib.suppress(OSError):  # closed even then: somebody's late write error
-            fd.close()

@@ -35,6 +35,7 @@ from sockact.unitfile.envfile import parse_env_file
 OURS = (
     *VARIABLES, "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "MAINPID", "FDSTORE",
     "INVOCATION_ID", "SYSTEMD_EXEC_PID", "REMOTE_ADDR", "REMOTE_PORT", "SO_COOKIE", "SOCKACT_DEBUG",
+    "SOCKACT_GENERATION", "SOCKACT_INSTANCE",
 )  # fmt: skip
 """Variables that say something to one process only, and so are not passed on."""
 

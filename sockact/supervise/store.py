@@ -10,6 +10,7 @@ import os
 import select
 from collections.abc import Callable, Iterable, Sequence
 
+from sockact.fd.foreign import close_foreign
 from sockact.fd.identity import identity, same_description
 from sockact.fd.own import Closing, OwnedFd
 from sockact.rendezvous.react import READ, Reactor
@@ -126,7 +127,7 @@ class FdStore(Closing):
     def _enter(self, name: str, handle: OwnedFd, poll: bool, refused: list[str]) -> Stored | None:
         """Return an entry for a descriptor; or close it, and say why if not for being here."""
         with contextlib.ExitStack() as stack:
-            stack.callback(_close, handle)
+            stack.callback(close_foreign, handle)
             try:
                 entry = Stored(name, handle, poll=poll)
                 if self._has(entry):
@@ -183,7 +184,7 @@ class FdStore(Closing):
                 try:
                     self.removed(entry)
                 finally:
-                    _close(entry.handle)
+                    close_foreign(entry.handle)
         return count
 
     def fileno(self) -> int:
@@ -238,11 +239,6 @@ class FdStore(Closing):
         _close_all(entry.handle for entry in entries)
 
 
-def _close(handle: OwnedFd) -> None:
-    with contextlib.suppress(OSError):  # closed even then: somebody's late write error
-        handle.close()
-
-
 def _close_all(handles: Iterable[OwnedFd]) -> None:
     for handle in handles:
-        _close(handle)
+        close_foreign(handle)
