@@ -11,14 +11,15 @@ src/core/unit.c.
 """
 
 import contextlib
+import errno
 import functools
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import attrs
 
@@ -30,6 +31,8 @@ CONTROL_GROUP: Final = "control-group"
 MIXED: Final = "mixed"
 PROCESS: Final = "process"
 NONE: Final = "none"
+
+_T = TypeVar("_T")
 
 _PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
 _ROUNDS = 10  # how often a family that forks while it is killed is looked at again
@@ -57,6 +60,55 @@ def become_subreaper() -> bool:
     return prctl is not None and prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
 
 
+# --- room to look ---------------------------------------------------------------------------------
+
+
+class _Spare:
+    """A descriptor that is given up where there is no other to look with (EMFILE).
+
+    Else a process that cannot be looked at would be taken for dead.
+    """
+
+    handle: OwnedFd | None = None
+
+    def keep(self) -> None:
+        if self.handle is None:
+            with contextlib.suppress(OSError):
+                self.handle = OwnedFd(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+    def give_up(self) -> None:
+        handle, self.handle = self.handle, None
+        if handle is not None:
+            handle.close()
+
+
+_spare = _Spare()
+
+
+def keep_room() -> None:
+    """Keep a descriptor, so that processes can be looked at whatever else is open."""
+    _spare.keep()
+
+
+def give_up_room() -> None:
+    """Close it."""
+    _spare.give_up()
+
+
+def _look(look: Callable[[str], _T], path: str) -> _T:
+    """Look at a file or directory of /proc, if need be with the spare descriptor."""
+    try:
+        return look(path)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE) or _spare.handle is None:
+            raise
+    _spare.give_up()
+    try:
+        return look(path)
+    finally:
+        _spare.keep()
+
+
 # --- who is there ---------------------------------------------------------------------------------
 
 
@@ -71,19 +123,21 @@ class _Stat(NamedTuple):
 
 def _read(path: str, limit: int) -> bytes:
     """Return a file of /proc, or nothing if the process is gone or somebody else's."""
-    try:
+
+    def read(path: str) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        found = b""
+        try:
+            while len(found) < limit and (piece := os.read(fd, 65536)):
+                found += piece
+        finally:
+            os.close(fd)
+        return found
+
+    try:
+        return _look(read, path)
     except OSError:
         return b""
-    found = b""
-    try:
-        while len(found) < limit and (piece := os.read(fd, 65536)):
-            found += piece
-    except OSError:
-        found = b""
-    finally:
-        os.close(fd)
-    return found
 
 
 def _stat(pid: int) -> _Stat | None:
@@ -99,7 +153,7 @@ def _stat(pid: int) -> _Stat | None:
 def _children_once(pid: int) -> list[int]:
     found: list[int] = []
     try:
-        threads = os.listdir(f"/proc/{pid}/task")
+        threads = _look(os.listdir, f"/proc/{pid}/task")
     except OSError:
         return []
     for thread in threads:
@@ -162,7 +216,7 @@ def _has_children_file() -> bool:
 def _tree() -> dict[int, list[int]]:
     """Return everybody's children from a look at all processes."""
     found: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
+    for name in _look(os.listdir, "/proc"):
         if name.isdecimal() and (stat := _stat(int(name))) is not None:
             found.setdefault(stat.parent, []).append(int(name))
     return found

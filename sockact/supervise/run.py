@@ -28,7 +28,7 @@ from sockact.sockets.task import Warn
 from sockact.spec import SocketSpec
 from sockact.supervise.carry import Stores
 from sockact.supervise.definitions import Definitions
-from sockact.supervise.family import become_subreaper, reap
+from sockact.supervise.family import become_subreaper, give_up_room, keep_room, reap
 from sockact.supervise.house import House, log, logger
 from sockact.supervise.inherit import Inheritance
 from sockact.supervise.manage import Manager
@@ -136,6 +136,7 @@ class Supervisor:
         try:
             self._catch_signals()
             become_subreaper()
+            keep_room()
             parked = self._boot()
             if self._has_failed:
                 return 1
@@ -147,6 +148,7 @@ class Supervisor:
             status = self._status()
         finally:
             self._close()
+            give_up_room()
         if self.settings.stays and self.place is Place.DRAINING and not self._wants_end:
             logger.info("has handed everything over; waits for a signal to end")
             _wait_for_signal()

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -23,6 +24,7 @@ from tests.helpers import (
     get,
     wait_until_accepting,
 )
+from tests.processes import living
 from tests.supervise.supervisors import Running, server, supervisor
 from tests.supervise.test_units import Units, running
 
@@ -526,6 +528,24 @@ class TestServices:
             for _ in range(4):
                 assert _pid(address)
                 run.state_becomes("web.service", "dead")
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit(2)")
+    def test_without_a_descriptor_left(self, units: Units) -> None:
+        """What a service has left behind is found and ended though nothing more can be opened."""
+        mark = units.path.parent / "mark"
+        script = f"sleep 60 & echo $$! > {mark}; exec sleep 60"
+        units.service("app.service", f"/bin/sh -c '{script}'", "RemainAfterExit=yes")
+        with running(units) as run:
+            run.until(lambda: mark.exists() and mark.read_text())
+            child, number = int(mark.read_text()), run.process.pid
+            (main,) = run.pids("app.service")
+            before = resource.prlimit(number, resource.RLIMIT_NOFILE)
+            free = next(n for n in range(1000) if not Path(f"/proc/{number}/fd/{n}").exists())
+            resource.prlimit(number, resource.RLIMIT_NOFILE, (free, before[1]))
+            os.kill(main, signal.SIGKILL)
+            run.logged("main process ended")
+            run.until(lambda: not living([child]))
+            resource.prlimit(number, resource.RLIMIT_NOFILE, before)
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give up root's rights")
     @pytest.mark.skipif(shutil.which("setpriv") is None, reason="there is no setpriv(1)")
