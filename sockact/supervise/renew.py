@@ -159,6 +159,12 @@ class Service:
         return self.current is not None and self.current.is_up
 
     @property
+    def is_starting(self) -> bool:
+        """Whether any of its processes is starting."""
+        current = self.current
+        return current is not None and any(o.is_active and not o.is_up for o in current.slots)
+
+    @property
     def is_restarting(self) -> bool:
         """Whether it is stopped, to be started again."""
         return _ANEW in self._due
@@ -209,11 +215,11 @@ class Service:
             self._tell()
             return "service-start-limit-hit"
         self.result = SUCCESS
-        waiting = [slot for slot in self._due if slot != _ANEW]
+        waits = bool(self._due.keys() - {_ANEW})
         self._due.clear()
         self.stopping = False
-        if waiting and self.current is not None:
-            self._start_again(waiting)
+        if waits and self.current is not None:
+            self._start_again([one.slot for one in self.current.slots if one.is_over])
             return ""
         self.restarts = 0
         if self.current is not None and not self.current.is_over:

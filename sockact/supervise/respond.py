@@ -253,7 +253,7 @@ def _is_ending(service: Service) -> bool:
 
 
 def _is_starting(service: Service) -> bool:
-    return service.is_restarting or (service.is_active and not service.is_up)
+    return service.is_restarting or service.is_starting
 
 
 def _tell_failures(services: Sequence[Service], answer: Reply) -> None:

@@ -529,6 +529,29 @@ class TestServices:
                 assert _pid(address)
                 run.state_becomes("web.service", "dead")
 
+    def test_start_where_one_of_several_is_over(self, units: Units) -> None:
+        """All that are over are started, if one waits for that; if one runs, nothing is."""
+        mark = units.path.parent / "mark"
+        first = f"[ -e {mark} ] && exec sleep 60; exit $$SOCKACT_INSTANCE"
+        units.service(
+            "app.service",
+            f"/bin/sh -c '{first}'",
+            "X-Instances=2",
+            "Restart=on-failure",
+            "RestartSec=60",
+        )
+        with running(units) as run:
+            run.state_becomes("app.service", "auto-restart")
+            mark.touch()
+            assert run.ask("start").returncode == 0
+            pids = run.pids("app.service")
+            assert len(pids) == 2
+            mark.unlink()
+            os.kill(pids[0], signal.SIGTERM)
+            run.until(lambda: run.pids("app.service") == pids[1:])
+            assert run.ask("start").returncode == 0
+            assert run.pids("app.service") == pids[1:]
+
     @pytest.mark.skipif(sys.platform != "linux", reason="needs prlimit(2)")
     def test_without_a_descriptor_left(self, units: Units) -> None:
         """What a service has left behind is found and ended though nothing more can be opened."""
