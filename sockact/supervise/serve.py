@@ -363,7 +363,7 @@ class Running:
         if main and self._store is not None and self._store.maximum:
             variables["FDSTORE"] = str(self._store.maximum)
         if main and (watchdog := self.life.plan.watchdog):
-            variables["WATCHDOG_USEC"] = str(int(watchdog * SECOND))
+            variables["WATCHDOG_USEC"] = str(round(watchdog * SECOND))
             pids.append("WATCHDOG_PID")
         if not main and self.pid:
             variables["MAINPID"] = str(self.pid)
@@ -564,7 +564,8 @@ class Running:
         if message.fdstoreremove:
             self._store.remove(message.fdname or "")
             return
-        for refusal in self._store.add(message.fdname, heard.take(), poll=message.fdpoll):
+        refused = self._store.add(message.fdname, heard.take(), poll=message.fdpoll)
+        for refusal in dict.fromkeys(refused):  # one line, where 253 descriptors may come at once
             log(logging.WARNING, self.name, f"not stored: {refusal}")
 
     def _named(self, heard: Heard) -> int | None:

@@ -212,6 +212,28 @@ class TestSaid:
         with running(units) as run:
             run.logged("running: watchdog")
 
+    def test_many_descriptors_too_many(self, units: Units) -> None:
+        """One line in the log says that they were not stored; they may come as fast as they like."""
+        command = self._says(
+            units,
+            "fds = [os.open('/dev/null', os.O_RDONLY) for _ in range(100)]",
+            "notify.notify('READY=1\\nFDSTORE=1', fds=fds)",
+            "time.sleep(60)",
+        )
+        units.service("app.service", command, "Type=notify", "FileDescriptorStoreMax=1")
+        with running(units) as run:
+            run.state_becomes("app.service", "running")
+            assert run.text().count("not stored") == 1
+
+    def test_exact_watchdog(self, units: Units) -> None:
+        """It is told the very time that its definition says."""
+        mark = units.path.parent / "mark"
+        command = f"/bin/sh -c 'echo $$WATCHDOG_USEC > {mark}; exec sleep 60'"
+        units.service("app.service", command, "WatchdogSec=1001ms")
+        with running(units) as run:
+            run.until(lambda: mark.exists() and mark.read_text())
+            assert mark.read_text() == "1001000\n"
+
     def test_a_word_of_one_that_has_ended(self, units: Units) -> None:
         """It counts as long as nobody has waited for the process (NotifyAccess=all)."""
         mark = units.path.parent / "mark"
