@@ -18,7 +18,8 @@ class Signals:
     callback runs, one call remains, as with the kernel's own pending signals (signal(7)).
 
     A handler is all that PID 1 of a namespace needs to receive a signal whose default action is
-    otherwise kept from it (pid_namespaces(7)). A program that is executed starts with the default
+    otherwise kept from it (pid_namespaces(7)). A signal that was blocked by whoever started this
+    process is received as well. A program that is executed starts with the default
     action again; between fork(2) and execve(2) the handlers are still there, and a child must
     have blocked what is to be its own by then.
     """
@@ -33,6 +34,7 @@ class Signals:
         self._callbacks: dict[int, Callable[[int], None]] = {}
         self._before: dict[int, signal._HANDLER] = {}
         self._pending: dict[int, None] = {}
+        self._blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._woken, self._waker = os.pipe()
         try:
             os.set_blocking(self._woken, False)
@@ -57,6 +59,7 @@ class Signals:
             before = signal.getsignal(number)
             signal.signal(number, self._handle)
             self._before[number] = before
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
         self._callbacks[number] = callback
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
@@ -81,13 +84,14 @@ class Signals:
             raise
 
     def close(self) -> None:
-        """Put every handler back, and what set_wakeup_fd() had; a second time does nothing.
+        """Put back every handler, what was blocked, and what set_wakeup_fd() had; repeatable.
 
         What has come and was not called yet is dropped.
         """
         if self._closed:
             return
         self._closed = True
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._blocked & self._before.keys())
         for number, before in self._before.items():
             # None: it was not set by Python, and cannot be put back by it.
             signal.signal(number, signal.SIG_DFL if before is None else before)

@@ -45,6 +45,22 @@ def test_a_signal_is_a_callback(reactor: Reactor, signals: Signals) -> None:
     assert said == [signal.SIGUSR1]
 
 
+def test_a_signal_that_was_blocked(reactor: Reactor) -> None:
+    """Whoever started this process may have blocked it: it is received, and blocked again then."""
+    numbers = {signal.SIGUSR1, signal.SIGUSR2}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        with contextlib.closing(Signals(reactor)) as signals:
+            said: list[int] = []
+            signals.on(signal.SIGUSR1, said.append)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            _until(reactor, said, 1)
+            assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) & numbers == {signal.SIGUSR2}
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) >= numbers
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def test_a_step_that_waits_is_woken(reactor: Reactor, signals: Signals) -> None:
     """A signal that comes while the reactor waits ends the wait, and its callback is run."""
     said: list[int] = []
