@@ -59,6 +59,8 @@ class Server(uvicorn.Server):
         """
         backlogs = [(sock, limit_of(sock)) for sock in sockets or ()]
         await super().startup(sockets)
+        if not self.started:  # older versions return when the application has failed to start
+            return
         for sock, limit in backlogs:
             sock.listen(limit)
         if sockets:

@@ -267,6 +267,27 @@ def test_uvicorn_refuses_what_it_cannot_do(config: dict[str, Any]) -> None:
         uvicorn.run("app:app", log_config=None, sockets=[], **config)
 
 
+def test_uvicorn_that_has_not_started_is_not_ready(
+    monkeypatch: pytest.MonkeyPatch, short_dir: Path
+) -> None:
+    """Older versions return from the start of an application that has failed, and end then."""
+    uvicorn = pytest.importorskip("uvicorn")
+    from sockact.servers.uvicorn import Server
+
+    async def startup(server: Any, sockets: object = None) -> None:
+        del sockets
+        server.should_exit = True  # as uvicorn 0.30
+
+    monkeypatch.setattr(uvicorn.Server, "startup", startup)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(short_dir / "notify"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(short_dir / "notify"))
+        manager.setblocking(False)
+        asyncio.run(Server(uvicorn.Config("app:app", log_config=None)).startup([]))
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)
+
+
 def test_uvicorn_refuses_workers_by_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """So are workers that $WEB_CONCURRENCY asks for."""
     pytest.importorskip("uvicorn")
