@@ -382,11 +382,11 @@ class Supervisor:
 
     def changed(self) -> None:
         """Have other sockets passed on from now on."""
+        if self.replacement is not None and self.place is Place.SERVING:
+            self.replacement.give_up("other sockets are open than when it began")
         if self.tenure is None or self.place is not Place.SERVING:
             self._out_of_step = True
             return
-        if self.replacement is not None:
-            self.replacement.give_up("other sockets are open than when it began")
         entries = [entry for _, sockets in self.manager.sockets() for entry in sockets]
         try:
             pass_on(self.tenure, entries, [(entry.name, entry) for entry in entries])

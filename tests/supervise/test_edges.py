@@ -17,6 +17,7 @@ import pytest
 from sockact.activation.receive import own_pidfd_id
 from sockact.supervise import where
 from tests.helpers import (
+    ROOT,
     SECONDS,
     SOCKACT,
     clean_environ,
@@ -71,6 +72,15 @@ def _is_open(address: tuple[str, int]) -> bool:
     with contextlib.suppress(ConnectionRefusedError), socket.create_connection(address, SECONDS):
         return True
     return False
+
+
+def _has_user_namespaces() -> bool:
+    """Whether unshare(1) makes one, in which nobody has a directory for what runs."""
+    try:
+        done = subprocess.run(["unshare", "--user", "true"], capture_output=True, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
 
 
 @contextlib.contextmanager
@@ -497,6 +507,42 @@ class TestReplace:
             units.service("web.service", _command(*NOTIFIES), "Type=notify")
             assert run.ask("replace", "--wait").returncode == 0
             assert get(str(path))[0] == 200
+
+    @pytest.mark.skipif(not _has_user_namespaces(), reason="there are no user namespaces")
+    def test_before_a_listener_is_brought_back(self, units: Units) -> None:
+        """It is given up where there is no rendezvous, too: for it would have the dead listener."""
+        directory = units.path.parent
+        path, flag, log = directory / "node", directory / "flag", directory / "log"
+        (units.path / "web.socket").write_text(f"[Socket]\nListenStream={path}\n")
+        script = (
+            "import signal, socket; s = socket.socket(fileno=3);"
+            " signal.signal(signal.SIGUSR1, lambda *_: s.shutdown(socket.SHUT_RD));"
+            " signal.pause(); signal.pause()"
+        )
+        units.service(
+            "web.service", f"/bin/sh -c '[ -e {flag} ] || exec {sys.executable} -c \"{script}\";"
+            f" exec {_command()}'", "X-Ready=delay:1"
+        )  # fmt: skip
+        environ = clean_environ({"PYTHONPATH": str(ROOT)})
+        with log.open("wb") as stderr:
+            process = subprocess.Popen(
+                ["unshare", "--user", *SOCKACT, "run", "--now", str(units.path)],
+                env={name: value for name, value in environ.items() if name != "XDG_RUNTIME_DIR"},
+                stderr=stderr,
+            )
+        run = Running(process, directory / "none", log)
+        try:
+            run.logged("ready")
+            flag.touch()
+            process.send_signal(signal.SIGHUP)
+            run.logged('"generation": 2')
+            process.send_signal(signal.SIGUSR1)
+            run.logged("not replaced: other sockets are open")
+            assert get(str(path))[0] == 200
+            process.terminate()
+            assert run.ends() == 0
+        finally:
+            process.kill()
 
     def test_signal_during_one(self, units: Units) -> None:
         """A SIGHUP that comes too early is not forgotten."""
