@@ -309,8 +309,9 @@ class Manager:
             return
         self._ground.changed()
         for service in self.services.values():
-            if unit in self.units_of(service.name) and service.is_active and not service.trial:
-                # The present processes have the dead one.
+            if unit in self.units_of(service.name) and service.is_active:
+                # The present processes have the dead one, and so have those of a trial.
+                service.give_up_trial("another listener was shut down")
                 service.try_new(service.spec, service.gives, _follow(service))
 
     # --- services ---------------------------------------------------------------------------------

@@ -508,6 +508,29 @@ class TestReplace:
             assert run.ask("replace", "--wait").returncode == 0
             assert get(str(path))[0] == 200
 
+    def test_two_listeners_are_brought_back(self, units: Units) -> None:
+        """A new process has both, though it was begun when the first one had been shut down."""
+        directory = units.path.parent
+        nodes = [directory / name for name in ("one", "two")]
+        lines = [f"ListenStream={node}" for node in nodes]
+        (units.path / "web.socket").write_text("\n".join(["[Socket]", *lines, ""]))
+        flag, mark = directory / "flag", directory / "mark"
+        script = (
+            "import signal, socket; found = [socket.socket(fileno=n) for n in (3, 4)];"
+            " signal.signal(signal.SIGUSR1, lambda *_: [s.shutdown(socket.SHUT_RD) for s in found]);"
+            f" open({str(mark)!r}, 'w').close(); signal.pause(); signal.pause()"
+        )
+        (directory / "script").write_text(script)
+        first = f"[ -e {flag} ] || exec {sys.executable} {directory}/script"
+        units.service("web.service", f"/bin/sh -c '{first}; exec {_command()}'")
+        with running(units, "--now") as run:
+            run.until(mark.exists)
+            flag.touch()
+            run.process.send_signal(signal.SIGUSR1)
+            for node in nodes:
+                run.logged(f"{node}) was shut down")
+                assert get(str(node))[0] == 200
+
     @pytest.mark.skipif(not _has_user_namespaces(), reason="there are no user namespaces")
     def test_before_a_listener_is_brought_back(self, units: Units) -> None:
         """It is given up where there is no rendezvous, too: for it would have the dead listener."""
