@@ -312,7 +312,7 @@ class Manager:
             if unit in self.units_of(service.name) and service.is_active:
                 # The present processes have the dead one, and so have those of a trial.
                 service.give_up_trial("another listener was shut down")
-                service.try_new(service.spec, service.gives, _follow(service))
+                service.try_new(service.spec, service.gives, _follow(service, what))
 
     # --- services ---------------------------------------------------------------------------------
 
@@ -569,9 +569,13 @@ class Manager:
         self._watch.close()
 
 
-def _follow(service: Service) -> Callable[[str], None]:
+def _follow(service: Service, what: str) -> Callable[[str], None]:
     def done(why: str) -> None:
-        if not why:
+        if why:
+            text = f"nobody serves {what}: {why}; restart the service"
+            log(logging.ERROR, service.name, text)
+            service.last_failure = text
+        else:
             service.follow()
 
     return done

@@ -508,6 +508,23 @@ class TestReplace:
             assert run.ask("replace", "--wait").returncode == 0
             assert get(str(path))[0] == 200
 
+    def test_listener_that_nobody_serves(self, units: Units) -> None:
+        """If a new process cannot serve what was brought back, that is said."""
+        path, flag = units.path.parent / "node", units.path.parent / "flag"
+        (units.path / "web.socket").write_text(f"[Socket]\nListenStream={path}\n")
+        script = (
+            f"import socket, time; open({str(flag)!r}, 'w').close();"
+            " socket.socket(fileno=3).shutdown(socket.SHUT_RD); time.sleep(60)"
+        )
+        (units.path.parent / "script").write_text(script)
+        units.service(
+            "web.service",
+            f"/bin/sh -c '[ -e {flag} ] && exit 1; exec {sys.executable} {units.path.parent}/script'",
+        )
+        with running(units, "--now") as run:
+            run.logged("nobody serves")
+            assert "restart the service" in run.service("web.service")["last_failure"]
+
     def test_two_listeners_are_brought_back(self, units: Units) -> None:
         """A new process has both, though it was begun when the first one had been shut down."""
         directory = units.path.parent
