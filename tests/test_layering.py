@@ -425,6 +425,7 @@ MAY_IMPORT = {
         "directives",
         "fd.identity",
         "fd.own",
+        "rendezvous.estate",
         "rendezvous.furnish",
         "rendezvous.inspect",
         "rendezvous.manifest",

@@ -8,16 +8,19 @@ import os
 from collections.abc import Sequence
 from functools import partial
 
+import attrs
+
 from sockact import directives
 from sockact.fd.identity import identity
 from sockact.fd.own import OwnedFd
+from sockact.rendezvous.estate import HeldSet
 from sockact.rendezvous.furnish import Open, Options, any_version, missing_of, resolved
 from sockact.rendezvous.inspect import inspect
-from sockact.rendezvous.manifest import Manifest
-from sockact.rendezvous.match import pair
+from sockact.rendezvous.manifest import Entry, Manifest
+from sockact.rendezvous.match import pair, pair_opened
 from sockact.rendezvous.takeover import Tenure
 from sockact.rendezvous.talk import close_all
-from sockact.sockets.adapt import adapt, note
+from sockact.sockets.adapt import Adapter, note
 from sockact.sockets.bind import open_specs, warn_by_default
 from sockact.sockets.node import Made
 from sockact.sockets.socketset import NamedSocket, SocketSet
@@ -49,7 +52,8 @@ class Change:
         """Open what `found` has no entry for; `sockets` stays the caller's."""
         self.specs = list(specs)
         self._sockets = sockets
-        self._old_of = {one: spec for spec in old for one in spec.listeners}
+        self._old = list(old)
+        self._old_of = {one: place for place, spec in enumerate(old) for one in spec.listeners}
         self._found = found
         self._new: SocketSet | None = open_(missing_of(specs, found))
         self._present = present = list(sockets)
@@ -98,14 +102,17 @@ class Change:
             pass_on(tenure, self._present, list(zip(names, self.entries, strict=True)))
         self._new = None
         whole, dropped = SocketSet(), self._let_go()
+        adapters: dict[tuple[int, int], Adapter] = {}
         cleanups: list[Made] = []
         for row, number, index in zip(self._rows(), numbers, self._found, strict=True):
-            spec, listener, entry = row
+            place, listener, entry = row
             whole.append(entry)
             if index is not None:
-                old = self._old(entry)
-                if old is not None and (made := adapt(number, listener, old, spec, warn)):
-                    cleanups.append(made)
+                if (old := self._old_place(entry)) is not None:
+                    if (old, place) not in adapters:
+                        adapters[old, place] = Adapter(self._old[old], self.specs[place], warn)
+                    if made := adapters[old, place].adapt(number, listener):
+                        cleanups.append(made)
                 entry.name, entry.listener = listener.name, listener
         # What undoes the opening of either goes along.
         for source in (self._sockets, new):
@@ -115,20 +122,24 @@ class Change:
             whole.on_close(partial(made.remove, directories=False), only_if_discarded=False)
         return whole, dropped
 
-    def _old(self, entry: NamedSocket) -> SocketSpec | None:
+    def _old_place(self, entry: NamedSocket) -> int | None:
+        """Return which of the former definitions an entry is of, if that is known."""
         return self._old_of.get(entry.listener) if entry.listener else None
 
-    def _rows(self) -> list[tuple[SocketSpec, ListenerSpec, NamedSocket]]:
-        specs = [spec for spec in self.specs for _ in spec.listeners]
-        return list(zip(specs, self.listeners, self.entries, strict=True))
+    def _rows(self) -> list[tuple[int, ListenerSpec, NamedSocket]]:
+        """Return for each entry which of the definitions it is of, and which listener there."""
+        places = [place for place, spec in enumerate(self.specs) for _ in spec.listeners]
+        return list(zip(places, self.listeners, self.entries, strict=True))
 
     def _let_go(self) -> SocketSet:
         """Return what is wanted no more; with it go the nodes that are to go (RemoveOnStop=)."""
         dropped, made = SocketSet(self.dropped), Made()
         for entry in self.dropped:
-            spec = self._old(entry)
-            if entry.listener and spec is not None and spec.get(directives.REMOVE_ON_STOP):
-                note(made, spec, entry.listener)
+            place = self._old_place(entry)
+            if entry.listener and place is not None:
+                spec = self._old[place]
+                if spec.get(directives.REMOVE_ON_STOP):
+                    note(made, spec, entry.listener)
         dropped.on_close(partial(made.remove, directories=False), only_if_discarded=False)
         return dropped
 
@@ -150,40 +161,60 @@ def pass_on(
         FdStateError: One of them was closed.
     """
     tenure.check_unchanging()
-    have = _copies(tenure, present)
-    rows = [inspect(entry.fileno(), name, name) for name, entry in wanted]
+    held = tenure.estate.sets
+    places = _places(tenure, present)
+    named: dict[str, list[NamedSocket]] = {}
+    for name, entry in wanted:
+        named.setdefault(name, []).append(entry)
     made: list[OwnedFd] = []
-    sets: dict[str, tuple[list[int], list[OwnedFd]]] = {}
+    sets: dict[str, tuple[Manifest, Sequence[OwnedFd]]] = {}
     try:
-        for index, (name, entry) in enumerate(wanted):
-            copy = have.get(entry)
-            if copy is None:
-                copy = OwnedFd(os.dup(entry.fileno()))
-                made.append(copy)
-            indices, copies = sets.setdefault(name, ([], []))
-            indices.append(index)
-            copies.append(copy)
-        whole = Manifest(rows)
-        tenure.replace_sets(
-            {name: (whole.select(indices), copies) for name, (indices, copies) in sets.items()}
-        )
+        for name, entries in named.items():
+            found = [places.get(entry) for entry in entries]
+            if name in held and found == _all_of(held[name]):
+                sets[name] = held[name].manifest, held[name].handles
+                continue
+            rows: list[Entry] = []
+            copies: list[OwnedFd] = []
+            for entry, place in zip(entries, found, strict=True):
+                if place is None:
+                    rows.append(inspect(entry.fileno(), name, name))
+                    made.append(OwnedFd(os.dup(entry.fileno())))
+                    copies.append(made[-1])
+                else:
+                    have, index = held[place[0]], place[1]
+                    rows.append(attrs.evolve(have.manifest[index], set=name, name=name))
+                    copies.append(have.handles[index])
+            sets[name] = Manifest(rows), copies
+        tenure.replace_sets(sets)
     except BaseException:
         close_all(made)
         raise
 
 
-def _copies(tenure: Tenure, entries: Sequence[NamedSocket]) -> dict[NamedSocket, OwnedFd]:
-    """Return the copies that the tenure has of entries, as far as it has any."""
-    found: dict[NamedSocket, OwnedFd] = {}
-    places: dict[str, int] = {}
+_Place = tuple[str, int]
+"""Where a tenure has a copy: the name of the set, and the index in it."""
+
+
+def _all_of(held: HeldSet[OwnedFd]) -> list[_Place] | None:
+    """Return the places of a set whose sockets are all called as it is."""
+    if {*held.manifest.names, *held.manifest.column("set")} - {held.name}:
+        return None
+    return [(held.name, index) for index in range(len(held.handles))]
+
+
+def _places(tenure: Tenure, entries: Sequence[NamedSocket]) -> dict[NamedSocket, _Place]:
+    """Return where the tenure has copies of entries, as far as it has any."""
+    found: dict[NamedSocket, _Place] = {}
+    counts: dict[str, int] = {}
     for entry in entries:
-        place = places.get(entry.name, 0)
-        places[entry.name] = place + 1
+        index = counts.get(entry.name, 0)
+        counts[entry.name] = index + 1
         held = tenure.estate.sets.get(entry.name)
-        if held and place < len(held.handles):
-            copy = held.handles[place]
+        if held and index < len(held.handles):
+            copy = held.handles[index]
             if identity(copy.fileno()) == identity(entry.fileno()):
-                found[entry] = copy
+                found[entry] = entry.name, index
     return found
 
 
@@ -217,9 +248,30 @@ def change(
     specs = [resolved(spec, options) for spec in new]
     for spec in specs:
         Task(spec, warn).owner()
-    rows = [inspect(entry.fileno(), entry.name, entry.name) for entry in sockets]
     listeners = [listener for spec in specs for listener in spec.listeners]
-    found, _ = pair(listeners, rows, any_version(), renamed=True)
     return Change(
-        sockets, old, specs, found, open or (lambda missing: open_specs(missing, warn=warn))
+        sockets,
+        old,
+        specs,
+        _present(listeners, sockets),
+        open or (lambda missing: open_specs(missing, warn=warn)),
     )
+
+
+def _present(listeners: Sequence[ListenerSpec], sockets: SocketSet) -> list[int | None]:
+    """Return for each listener which of the sockets is the one that it means, or None.
+
+    Raises:
+        FdStateError: One of `sockets` was closed.
+    """
+    numbers = sockets.filenos()
+    found = pair_opened(listeners, [entry.listener for entry in sockets])
+    kept = set(found)
+    lacking = [place for place, index in enumerate(found) if index is None]
+    left = [index for index in range(len(numbers)) if index not in kept]
+    names = sockets.names
+    rows = [inspect(numbers[index], names[index], names[index]) for index in left]
+    chosen, _ = pair([listeners[one] for one in lacking], rows, any_version(), renamed=True)
+    for place, row in zip(lacking, chosen, strict=True):
+        found[place] = None if row is None else left[row]
+    return found

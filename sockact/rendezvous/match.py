@@ -73,6 +73,34 @@ def _packed(family: int, host: str) -> bytes:
         return host.encode()
 
 
+def pair_opened(
+    listeners: Iterable[ListenerSpec], opened: Iterable[ListenerSpec | None]
+) -> list[int | None]:
+    """Find for each listener a socket that was opened from the same, wherever that was written.
+
+    A socket keeps its kind and address for life, so nobody has to be asked what it is. The path of
+    another file does not stay: what was removed is not found here.
+
+    Args:
+        listeners: The definitions, with host names resolved.
+        opened: What each socket was opened from, as far as that is known.
+
+    Returns:
+        For each listener the index of its socket, or None.
+    """
+    free: dict[tuple[object, ...], list[int]] = {}
+    for index, one in enumerate(opened):
+        if one is not None and not isinstance(one.address, PathAddress):
+            free.setdefault((one.kind, one.address, one.name), []).append(index)
+    for indices in free.values():
+        indices.reverse()
+    found: list[int | None] = []
+    for one in listeners:
+        indices = free.get((one.kind, one.address, one.name), [])
+        found.append(indices.pop() if indices else None)
+    return found
+
+
 def pair(
     listeners: Iterable[ListenerSpec],
     entries: Sequence[Entry],

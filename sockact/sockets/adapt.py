@@ -13,7 +13,7 @@ from sockact import directives as d
 from sockact.fd.probe import borrowed
 from sockact.sockets.node import Made, set_mode, symlink
 from sockact.sockets.options import set_late, set_option
-from sockact.sockets.plan import make_plan
+from sockact.sockets.plan import Plan, make_plan
 from sockact.sockets.task import Task, Warn
 from sockact.spec import Directive, Kind, ListenerSpec, SocketSpec, SockOption, UnixAddress
 
@@ -25,42 +25,67 @@ _AT_BIRTH: dict[Kind, tuple[Directive[Any], ...]] = {
 }
 
 
-def adapt(fd: int, listener: ListenerSpec, old: SocketSpec, new: SocketSpec, warn: Warn) -> Made:
-    """Make an open descriptor what `new` says of it, as far as that can be done.
+class Adapter:
+    """Makes open descriptors what another definition says of them, as far as that can be done.
 
     Options of the socket are set, and so are its backlog and the mode, owner and links of its node.
-    What a socket has from its birth stays, and so does the value of an option that `new` does not
-    name any more, unless it is one that is on or off.
-
-    Args:
-        fd: The descriptor, which stays the caller's.
-        listener: What it is, by `new`.
-        old: What it was opened, or last adapted, from.
-        new: What it is to be. User and group exist.
-        warn: Called with a line for each thing that stays, or that could not be set.
-
-    Returns:
-        The node and its links, if they are to be removed with the listener (RemoveOnStop=) and
-        were not before.
+    What a socket has from its birth stays, and so does the value of an option that the definition
+    does not name any more, unless it is one that is on or off.
     """
-    adapted = _Adapted(fd, listener, old, new, warn)
-    if listener.kind in _SOCKETS:
-        adapted.socket()
-    adapted.file()
-    adapted.node()
-    return adapted.made
+
+    def __init__(self, old: SocketSpec, new: SocketSpec, warn: Warn) -> None:
+        """Compare two definitions.
+
+        Args:
+            old: What the descriptors were opened, or last adapted, from.
+            new: What they are to be. User and group exist.
+            warn: Called with a line for each thing that stays, or that could not be set.
+        """
+        self.old = old
+        self.new = new
+        self.task = Task(new, warn)
+        before, after = (
+            {name: setting.value for name, setting in spec.settings.items()} for spec in (old, new)
+        )
+        self._differs = before != after
+        self._plans: dict[tuple[Kind, int], tuple[Plan, Plan]] = {}
+
+    def adapt(self, fd: int, listener: ListenerSpec) -> Made | None:
+        """Adapt one.
+
+        Args:
+            fd: The descriptor, which stays the caller's.
+            listener: What it is, by the new definition.
+
+        Returns:
+            The node and its links, if they are to be removed with the listener (RemoveOnStop=) and
+            were not before.
+        """
+        if not self._differs:
+            return None
+        adapted = _Adapted(self, fd, listener)
+        if listener.kind in _SOCKETS:
+            adapted.socket()
+        adapted.file()
+        adapted.node()
+        return adapted.made
+
+    def plans(self, kind: Kind, family: int) -> tuple[Plan, Plan]:
+        """Return what is done to every such socket by the old definition, and by the new one."""
+        found = self._plans.get((kind, family))
+        if found is None:
+            found = make_plan(self.old, kind, family), make_plan(self.new, kind, family)
+            self._plans[kind, family] = found
+        return found
 
 
 class _Adapted:
-    def __init__(
-        self, fd: int, listener: ListenerSpec, old: SocketSpec, new: SocketSpec, warn: Warn
-    ) -> None:
+    def __init__(self, adapter: Adapter, fd: int, listener: ListenerSpec) -> None:
         self.made = Made()
         self._fd = fd
         self._listener = listener
-        self._old = old
-        self._new = new
-        self._task = Task(new, warn)
+        self._old, self._new, self._task = adapter.old, adapter.new, adapter.task
+        self._plans = adapter.plans
 
     def _stays(self, names: Iterable[str]) -> None:
         for name in dict.fromkeys(names):
@@ -76,8 +101,7 @@ class _Adapted:
     def socket(self) -> None:
         sock = borrowed(self._fd)
         try:
-            kind, family = self._listener.kind, sock.family
-            before, after = (make_plan(spec, kind, family) for spec in (self._old, self._new))
+            before, after = self._plans(self._listener.kind, sock.family)
             if before.protocol != after.protocol:
                 self._stays([d.SOCKET_PROTOCOL.name])
             self._stays(name for name, *_ in set(before.before) ^ set(after.before))

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import signal
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Protocol
 
 from sockact import directives as d
@@ -202,7 +203,7 @@ class SocketUnit:
 
     def change_sockets(self, sockets: SocketSet) -> SocketSet:
         """Take ownership of other sockets in place of the present ones; return those."""
-        self._unwatch()
+        self._unwatch(keep=set(sockets.filenos()))
         before, self.sockets = self.sockets, sockets
         self._look_at_sockets()
         self.rewatch()
@@ -318,12 +319,12 @@ class SocketUnit:
     def _look_at_sockets(self) -> None:
         self._acceptors, self._limits, self._resting = {}, {}, {}
         get = self.spec.get
-        burst = get(d.POLL_LIMIT_BURST)
+        interval, burst = get(d.POLL_LIMIT_INTERVAL), get(d.POLL_LIMIT_BURST)
         burst = _BURSTS[self.accepts][1] if burst is None else burst
+        blocking = not get(d.NON_BLOCKING)
         for number in self.sockets.filenos():
-            self._limits[number] = RateLimit(get(d.POLL_LIMIT_INTERVAL), burst)
+            self._limits[number] = RateLimit(interval, burst)
             if self.accepts:
-                blocking = not get(d.NON_BLOCKING)
                 self._acceptors[number] = Acceptor(
                     number, self.spec, blocking=blocking, warn=self._warn
                 )
@@ -355,10 +356,10 @@ class SocketUnit:
         for number in self._watched:
             self._watch.set(number, Mode.OFF, (self, number))
 
-    def _unwatch(self) -> None:
-        for number in self._watched:
+    def _unwatch(self, keep: AbstractSet[int] = frozenset()) -> None:
+        for number in self._watched - keep:
             self._watch.remove(number)
-        self._watched.clear()
+        self._watched &= keep
 
     def seen(self, number: int, event: Event) -> None:
         """Hear what has been seen on one of its sockets."""

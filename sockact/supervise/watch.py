@@ -179,7 +179,8 @@ class Watch:
         item = self._items.get(fd)
         if item is None:
             item = _Item(fd if token is None else token)
-        self._arm(fd, item, mode)
+        if mode is not item.armed:
+            self._arm(fd, item, mode)
         self._items[fd] = item
         self._resting.pop(fd, None)
         item.mode = mode

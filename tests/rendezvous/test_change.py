@@ -402,3 +402,32 @@ def test_host_names_and_ports_that_the_kernel_chose(path: str) -> None:
         assert cookies(list(dropped)) == have[-1:]
         dropped.close()
         assert port_of(owner.sockets, "c")
+
+
+def test_what_stays_is_passed_on_as_it_was(path: str) -> None:
+    """A set that no definition touches is the same; one that has got a socket is told anew."""
+    ports = [free_port() for _ in range(3)]
+    a, b, more = (f"{name}=tcp:127.0.0.1:{port}" for name, port in zip("aba", ports, strict=True))
+    with owning(path, a, b) as owner:
+        before = dict(owner.tenure.estate.sets)
+        commit(owner, prepare(owner, b, a, more)).close()
+        after = owner.tenure.estate.sets
+        assert list(after) == ["b", "a"]
+        assert after["b"].handles[0] is before["b"].handles[0]
+        assert after["b"].manifest is before["b"].manifest
+        assert after["a"].handles[0] is before["a"].handles[0]
+        assert [row.address for row in after["a"].manifest] == [
+            f"127.0.0.1:{ports[0]}",
+            f"127.0.0.1:{ports[2]}",
+        ]
+        assert not owner.said
+
+
+def test_a_fifo_that_was_removed_is_made_anew(short_dir: Path, path: str) -> None:
+    """What is open leads nowhere any more."""
+    with owning(path, f"f=fifo:{short_dir}/f", "a=tcp:127.0.0.1:0") as owner:
+        (short_dir / "f").unlink()
+        prepared = prepare(owner, f"f=fifo:{short_dir}/f", "a=tcp:127.0.0.1:0")
+        assert [entry.name for entry in prepared.opened] == ["f"]
+        commit(owner, prepared).close()
+        assert (short_dir / "f").is_fifo()

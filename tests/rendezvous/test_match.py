@@ -1,10 +1,11 @@
 """Which of the sockets that were taken a definition asks for."""
 
+import attrs
 import pytest
 
 from sockact.rendezvous.manifest import Entry
-from sockact.rendezvous.match import matches, pair
-from sockact.spec import ListenerSpec
+from sockact.rendezvous.match import matches, pair, pair_opened
+from sockact.spec import ListenerSpec, Origin
 from sockact.unitfile.listen import parse_listen
 
 
@@ -96,3 +97,20 @@ def test_a_name_that_is_right_comes_first() -> None:
     assert pair(listeners, entries, 6, renamed=True) == ([0, 2, 1], [])
     assert pair([_listener("n=netlink:route 1")], [_entry("Netlink", "AF_NETLINK", "0 1", "m")], 6,
                 renamed=True) == ([0], [])  # fmt: skip
+
+
+def test_what_was_opened_from_the_same_definition_is_known() -> None:
+    """Kind, address and name decide, wherever it was written; each socket is found once."""
+    texts = ["a=tcp:127.0.0.1:80", "a=tcp:127.0.0.1:81", "b=tcp:127.0.0.1:80", "a=tcp:127.0.0.1:80"]
+    opened = [None, *map(_listener, texts)]
+    elsewhere = [attrs.evolve(_listener(text), origin=Origin("new", 7)) for text in texts]
+    assert pair_opened(elsewhere, opened) == [1, 2, 3, 4]
+    assert pair_opened(elsewhere[::-1], opened) == [1, 3, 2, 4]
+    other = ["a=udp:127.0.0.1:80", "c=tcp:127.0.0.1:80", "a=tcp:127.0.0.1:82", texts[1], texts[1]]
+    assert pair_opened(map(_listener, other), opened) == [None, None, None, 2, None]
+
+
+def test_the_path_of_a_file_has_to_be_asked_for() -> None:
+    """Unlike that of a socket: it may have been removed."""
+    fifo, path = _listener("n=fifo:/run/f"), _listener("n=unix:/run/s")
+    assert pair_opened([fifo, path], [fifo, path]) == [None, 1]

@@ -11,7 +11,7 @@ import pytest
 
 import sockact
 from sockact.fd.queue import queue
-from sockact.sockets.adapt import adapt, note
+from sockact.sockets.adapt import Adapter, note
 from sockact.sockets.node import Made
 from sockact.sockets.socketset import SocketSet
 from sockact.spec import SocketSpec
@@ -30,7 +30,7 @@ def _adapt(sockets: SocketSet, old: str, new: str) -> tuple[list[str], Made]:
     said: list[str] = []
     spec = _spec(new)
     fd = sockets.entry().fileno()
-    made = adapt(fd, spec.listeners[0], _spec(old), spec, said.append)
+    made = Adapter(_spec(old), spec, said.append).adapt(fd, spec.listeners[0]) or Made()
     return [line.removeprefix(f"{new}: ").removeprefix(f"{old}: ") for line in said], made
 
 
