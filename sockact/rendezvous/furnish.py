@@ -268,6 +268,32 @@ def take_for(
         BindError: What is missing could not be opened; nothing stays open.
     """
     specs = [resolve_spec(spec) for spec in specs]
+    manifest, taken = ask_for(path, specs, timeout=timeout, trusted=trusted, warn=warn)
+    handles = list(taken)
+    taken.forget()
+    furnished = _furnish(
+        manifest, handles, specs, lambda missing: open_specs(missing, replace=replace, warn=warn)
+    )
+    close_all(furnished.dropped)
+    return furnished.sockets
+
+
+def ask_for(
+    path: str,
+    specs: Sequence[SocketSpec],
+    *,
+    timeout: float,
+    trusted: Sequence[int],
+    warn: Warn,
+) -> tuple[Manifest, SocketSet]:
+    """Get copies of what the owner of `path` has for definitions, resolved: of whole sets.
+
+    Returns:
+        What they are, and the set, which the caller owns.
+
+    Raises:
+        RendezvousError: As `sockact.take`, but nothing at all is no error.
+    """
     listeners = [listener for spec in specs for listener in spec.listeners]
     entries = [one.entry for one in holdings(path, timeout=timeout, trusted=trusted)]
     found, _ = pair(listeners, entries, any_version())
@@ -280,13 +306,7 @@ def take_for(
         raise
     for line in elsewhere(manifest):
         warn(f"{path}: {line}")
-    handles = list(taken)
-    taken.forget()
-    furnished = _furnish(
-        manifest, handles, specs, lambda missing: open_specs(missing, replace=replace, warn=warn)
-    )
-    close_all(furnished.dropped)
-    return furnished.sockets
+    return manifest, taken
 
 
 def offer_set(path: str, sockets: SocketSet, options: Options) -> tuple[Reactor, Tenure]:

@@ -1,10 +1,12 @@
 """Socket units and services together: who starts whom, and how all are replaced at once."""
 
+import contextlib
 import errno
 import logging
 import os
 import select
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Protocol
 
 from sockact import directives
@@ -17,6 +19,7 @@ from sockact.sockets.accept import Accepted
 from sockact.sockets.socketset import SocketSet
 from sockact.spec import InetAddress, ServiceSpec, SocketSpec
 from sockact.supervise import connection
+from sockact.supervise.aside import Aside
 from sockact.supervise.definitions import Definitions, UnitDefinition
 from sockact.supervise.given import Given, joined
 from sockact.supervise.house import House, log
@@ -24,6 +27,7 @@ from sockact.supervise.listen import SocketUnit
 from sockact.supervise.open import open_file
 from sockact.supervise.renew import Service
 from sockact.supervise.serve import Recipe, Running, seconds
+from sockact.supervise.supply import Found, Supply
 from sockact.supervise.tables import Unit
 from sockact.supervise.watch import Watch
 
@@ -36,8 +40,7 @@ IDLE_CHECK_SECONDS = 1.0
 class Ground(Protocol):
     """Where sockets come from, and whoever else has to know of them."""
 
-    def open(self, unit: SocketSpec) -> SocketSet:
-        """Return the sockets of a unit that is started; raise BindError if there can be none."""
+    supply: Supply
 
     def changed(self) -> None:
         """Hear that units have other sockets than before."""
@@ -65,6 +68,7 @@ class Manager:
         self._watch = Watch()
         self.gathering = False
         self._opened: dict[str, SocketSet] = {}
+        self._looking: dict[SocketUnit, Aside[Found]] = {}
         self._leaving: list[Service] = []
         self._leaving_units: list[SocketUnit] = []
         self._setting = self._told = False
@@ -246,13 +250,29 @@ class Manager:
             unit.opened(sockets)
             self._sockets_changed()
             return
+        supply = self._ground.supply
+        find = partial(supply.find, [unit.spec], ())
+        found = partial(self._found, unit)
+        if supply.may_wait(unit.spec):
+            self._looking[unit] = Aside(self.house.reactor, find, found, discard=Found.close)
+        else:
+            found(find)
+
+    def _found(self, unit: SocketUnit, outcome: Callable[[], Found]) -> None:
+        """Open a unit with what was looked up for it."""
+        self._looking.pop(unit, None)
         try:
-            sockets = self._ground.open(unit.spec)
+            with contextlib.closing(outcome()) as found:
+                sockets = found.open(found.specs[0])
         except SockactError as error:
             unit.fail(str(error))
             return
         unit.opened(sockets)
         self._sockets_changed()
+
+    def _look_no_more(self, unit: SocketUnit) -> None:
+        if (looking := self._looking.pop(unit, None)) is not None:
+            looking.cancel()
 
     def closed(self, unit: SocketUnit) -> None:
         """Hear that a unit's sockets were closed."""
@@ -261,6 +281,8 @@ class Manager:
 
     def unit_changed(self, unit: SocketUnit) -> None:
         """Hear that a unit is in another state."""
+        if unit.life.state is not Unit.START_OPEN:
+            self._look_no_more(unit)
         if unit.life.state in _OVER:
             self._unit_is_over(unit)
         service = self.services.get(unit.service)
@@ -561,6 +583,7 @@ class Manager:
         self.house.reactor.remove(self._watch)
         self.house.reactor.remove(self)
         for unit in self._all_units():
+            self._look_no_more(unit)
             unit.close(let_go)
         for sockets in [self._kept, *self._draining, *self._opened.values()]:
             let_go(sockets)

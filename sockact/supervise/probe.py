@@ -1,7 +1,7 @@
 """Trying again and again whether a service is ready.
 
-A probe is callbacks on a reactor and never blocks, except for the one look-up of a host name before
-its first attempt. Addresses, and this machine by its port alone, are not looked up.
+A probe is callbacks on a reactor and never blocks. A host name is looked up once, before the first
+attempt, and beside the loop. Addresses, and this machine by its port alone, are not looked up.
 """
 
 import errno
@@ -10,11 +10,13 @@ import re
 import socket as _socket
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol, TypeAlias
 
 from sockact.errors import SockactError
 from sockact.rendezvous.react import READ, WRITE, Reactor
-from sockact.spec import InetAddress, UnixAddress
+from sockact.spec import HostAddress, InetAddress, UnixAddress
+from sockact.supervise.aside import Aside
 from sockact.supervise.exit import Exit
 from sockact.unitfile.readiness import Command, Delay, Http, Target, Tcp, Tried
 
@@ -106,18 +108,23 @@ class Probe:
         self._done = done
         self._run = run
         self._places: list[Place] | None = None
+        self._looking: Aside[list[Place]] | None = None
         self._wait, self._longest = first, longest
         usual = COMMAND_SECONDS if isinstance(readiness, Command) else ATTEMPT_SECONDS
         self._patience = usual if attempt is None else attempt
         self._attempt: _Attempt | None = None
         self._over = False
         now = time.monotonic()
-        self._when = now + readiness.seconds if isinstance(readiness, Delay) else now
+        self._when: float | None = now
+        if isinstance(readiness, Delay):
+            self._when = now + readiness.seconds
         reactor.add(self)
 
     def cancel(self) -> None:
         """Stop, close the socket, end the command; `done` is not called. Repeatable."""
         self._over = True
+        if self._looking is not None:
+            self._looking.cancel()
         self._reactor.remove(self)
         self._close_attempt()
 
@@ -141,11 +148,8 @@ class Probe:
 
     def _begin(self, readiness: Tcp | Http | Command, now: float) -> None:
         if not isinstance(readiness, Command) and self._places is None:
-            try:
-                self._places = resolve(readiness.target)
-            except OSError as error:
-                self._finish(f"{readiness}: {error.strerror or error}")
-                return
+            self._look_up(readiness)
+            return
         self._when = now + self._patience
         late = f"no answer within {self._patience:g} s"
         try:
@@ -160,6 +164,25 @@ class Probe:
         except OSError as error:
             self._ended(_reason(error))
 
+    def _look_up(self, readiness: Tcp | Http) -> None:
+        target = readiness.target
+        find = partial(resolve, target)
+        if isinstance(target, HostAddress) and target.host:
+            self._when = None
+            self.reason = f"{readiness}: the host name is being looked up"
+            self._looking = Aside(self._reactor, find, self._looked_up)
+        else:
+            self._looked_up(find)
+
+    def _looked_up(self, outcome: Callable[[], list[Place]]) -> None:
+        self.reason = ""
+        try:
+            self._places = outcome()
+        except (OSError, UnicodeError) as error:
+            self._finish(f"{self._readiness}: {getattr(error, 'strerror', None) or error}")
+        else:
+            self.expire(time.monotonic())
+
     def _exited(self, exit_: Exit) -> None:
         self._ended(None if exit_ == Exit(0) else str(exit_))
 
@@ -169,7 +192,8 @@ class Probe:
 
     def attempt_lingers(self) -> None:
         """Give the attempt, whose outcome is known, a moment to end in peace; for that alone."""
-        self._when = min(self._when, time.monotonic() + _LINGER)
+        soon = time.monotonic() + _LINGER
+        self._when = soon if self._when is None else min(self._when, soon)
 
     def _ended(self, error: str | None) -> None:
         self._close_attempt()

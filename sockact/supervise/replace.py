@@ -4,23 +4,28 @@ First everything new is opened and started beside what serves. Only when all of 
 take its place, and what served before steps down. If anything fails before, nothing has happened.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
+import attrs
+
+from sockact.errors import SockactError
 from sockact.rendezvous.change import Change, change
 from sockact.rendezvous.takeover import Tenure
 from sockact.sockets.socketset import NamedSocket, SocketSet
-from sockact.spec import ServiceSpec
+from sockact.spec import ServiceSpec, SocketSpec
+from sockact.supervise.aside import Aside
 from sockact.supervise.definitions import Definitions
 from sockact.supervise.given import Given, joined
 from sockact.supervise.house import log
 from sockact.supervise.listen import part
 from sockact.supervise.manage import Manager
-from sockact.supervise.open import Opening, listening
+from sockact.supervise.open import Opening
 from sockact.supervise.renew import Service
 from sockact.supervise.start import Gives
-from sockact.supervise.supply import Supply
+from sockact.supervise.supply import Found, Supply
 
 Done = Callable[[str], None]
 
@@ -29,47 +34,89 @@ class Replacement:
     """One replacement, from its beginning to its commit.
 
     Attributes:
-        definitions: What is to run.
+        definitions: What is to run; once it has begun.
         waiting: Names of the services that are not ready yet.
     """
 
-    def __init__(
-        self, manager: Manager, definitions: Definitions, names: Sequence[str], done: Done
-    ) -> None:
+    def __init__(self, manager: Manager, names: Sequence[str] | None, done: Done) -> None:
         """Prepare it.
 
         Args:
             manager: What runs.
-            definitions: What is to run.
-            names: The services whose processes are replaced.
+            names: The services whose processes are replaced; None for all.
             done: Called once all are ready, with nothing; or with why it came to nothing.
         """
-        self.definitions = definitions
+        self.definitions = manager.definitions
         self.waiting: set[str] = set()
         self._manager = manager
         self._names = names
         self._done = done
+        self._looking: Aside[tuple[Definitions, Found]] | None = None
         self._change: Change | None = None
         self._opening: Opening | None = None
         self._tried: list[Service] = []
         self._over = False
         self._ready = False
 
-    def open(self, supply: Supply) -> None:
+    def prepare(self, load: Callable[[], Definitions], supply: Supply) -> None:
+        """Read the definitions anew and look up what they need, beside the loop; then begin.
+
+        Args:
+            load: Reads them.
+            supply: Opens what they add.
+        """
+        self._warn = supply.warn
+        sets = [sockets for _, sockets in self._manager.sockets()]
+        present = [entry.listener for sockets in sets for entry in sockets]
+
+        def look() -> tuple[Definitions, Found]:
+            definitions = load()
+            return definitions, supply.find((one.spec for one in definitions.units), present)
+
+        self._looking = Aside(
+            self._manager.house.reactor,
+            look,
+            partial(self._looked_up, supply),
+            discard=lambda both: both[1].close(),
+        )
+
+    @property
+    def is_looking(self) -> bool:
+        """Whether nothing has been opened yet."""
+        return self._looking is not None
+
+    def _looked_up(self, supply: Supply, outcome: Callable[[], tuple[Definitions, Found]]) -> None:
+        self._looking = None
+        try:
+            self.definitions, found = outcome()
+            with contextlib.closing(found):
+                for name in self._names or ():
+                    if name not in self.definitions.services:
+                        self.give_up(f"there is no service {name}")
+                        return
+                self._open(supply, found)
+        except (SockactError, OSError) as error:
+            self.give_up(str(error))
+        except BaseException as error:
+            self.give_up(f"internal error, {type(error).__name__}: {error}")
+            raise
+        else:
+            self.begin()
+
+    def _open(self, supply: Supply, found: Found) -> None:
         """Open what the definitions add.
 
         Raises:
             BindError: Something could not be opened; nothing has changed.
         """
-        present = [(spec, sockets) for spec, sockets in self._manager.sockets()]
+        present = list(self._manager.sockets())
         flat = SocketSet(entry for _, sockets in present for entry in sockets)
-        old = [supply.resolved(spec) for spec, _ in present]
-        new = [listening(unit.spec) for unit in self.definitions.units]
-        self._warn = supply.warn
-        self._opening = Opening(supply.open)
+        # By the addresses that names had when they were opened.
+        old = [supply.resolved(_as_opened(spec, sockets)) for spec, sockets in present]
+        self._opening = Opening(found.open)
         try:
             self._change = change(
-                flat, old, new, supply.options(), supply.warn, open=self._opening.open
+                flat, old, found.specs, supply.options(), supply.warn, open=self._opening.open
             )
         except BaseException:
             self._opening.discard()
@@ -80,7 +127,8 @@ class Replacement:
     def begin(self) -> None:
         """Start what is new."""
         known = self._manager.services
-        services = [known[name] for name in self._names if name in known]
+        names = self.definitions.services if self._names is None else self._names
+        services = [known[name] for name in names if name in known]
         chosen: list[Service] = []
         for service in services:
             # One that waits for its next start may wait for just this.
@@ -143,6 +191,8 @@ class Replacement:
         if self._over:
             return
         self._over = True
+        if self._looking is not None:
+            self._looking.cancel()
         for service in self._tried:
             service.give_up_trial(why)
         if self._change is not None:
@@ -181,3 +231,9 @@ class Replacement:
         self._manager.set_units(self.definitions, parts)
         self._manager.keep(whole)
         return dropped
+
+
+def _as_opened(spec: SocketSpec, sockets: SocketSet) -> SocketSpec:
+    """Return the definition of a unit with the listeners that its sockets were opened from."""
+    listeners = tuple(entry.listener for entry in sockets if entry.listener is not None)
+    return attrs.evolve(spec, listeners=listeners)

@@ -25,7 +25,6 @@ from sockact.rendezvous.react import Reactor
 from sockact.rendezvous.takeover import Phase, Tenure
 from sockact.sockets.socketset import SocketSet
 from sockact.sockets.task import Warn
-from sockact.spec import SocketSpec
 from sockact.supervise.carry import Stores
 from sockact.supervise.definitions import Definitions
 from sockact.supervise.family import become_subreaper, give_up_room, keep_room, reap
@@ -91,7 +90,7 @@ class Supervisor:
         self.since = time.time()
         self.replacement: Replacement | None = None
         self._load = load
-        self._supply = Supply(settings, inheritance or Inheritance(SocketSet()), warn)
+        self.supply = Supply(settings, inheritance or Inheritance(SocketSet()), warn)
         self._rest = SocketSet()
         self._told_ready = False
         self._wants_end = self._waits_for_owner = False
@@ -195,9 +194,9 @@ class Supervisor:
                 return []
         manager.gathering = False
         units = list(manager.units.values())
-        opening = Opening(self._supply.open_first)
+        opening = Opening(self.supply.open_first)
         parked: list[Parked] = []
-        specs = [self._supply.resolved(unit.spec) for unit in units]
+        specs = [self.supply.resolved(unit.spec) for unit in units]
         if self.settings.path is None:
             sockets = opening.open(specs)
         else:
@@ -206,8 +205,8 @@ class Supervisor:
                 _, self.tenure, sockets = come(
                     self.settings.path,
                     specs,
-                    self._supply.options(self._patience()),
-                    self._supply.warn,
+                    self.supply.options(self._patience()),
+                    self.supply.warn,
                     open=opening.open,
                     reactor=self.reactor,
                     stored=parked,
@@ -221,7 +220,7 @@ class Supervisor:
             finally:
                 self._waits_for_owner = False
         parts = opening.divide(specs, sockets)
-        self._supply.close()
+        self.supply.close()
         self._rest = sockets
         self.house.polls = self.tenure is None or not self.tenure.predecessor_drains
         for unit in units:
@@ -271,7 +270,7 @@ class Supervisor:
         logger.info("takes over from the owner of %s", self.settings.path)
         before = self._running_before()
         names = [name for name in manager.services if self._is_wanted(name, before)]
-        self.replacement = Replacement(manager, manager.definitions, names, self._tried)
+        self.replacement = Replacement(manager, names, self._tried)
         self.replacement.begin()
 
     def _is_wanted(self, name: str, before: Collection[str] | None) -> bool:
@@ -376,14 +375,11 @@ class Supervisor:
 
     # --- manage.Ground ----------------------------------------------------------------------------
 
-    def open(self, unit: SocketSpec) -> SocketSet:
-        """Return the sockets of a unit that is started by itself."""
-        return self._supply.open(self._supply.resolved(unit))
-
     def changed(self) -> None:
         """Have other sockets passed on from now on."""
-        if self.replacement is not None and self.place is Place.SERVING:
-            self.replacement.give_up("other sockets are open than when it began")
+        replacement = self.replacement
+        if replacement and not replacement.is_looking and self.place is Place.SERVING:
+            replacement.give_up("other sockets are open than when it began")
         if self.tenure is None or self.place is not Place.SERVING:
             self._out_of_step = True
             return
@@ -432,24 +428,10 @@ class Supervisor:
         if self.replacement is not None:
             done("a replacement is under way")
             return
-        try:
-            definitions = self._load()
-            unknown = [name for name in names if name not in definitions.services]
-            if unknown:
-                done(f"there is no service {unknown[0]}")
-                return
-            replacement = Replacement(
-                self.manager,
-                definitions,
-                list(names) or list(definitions.services),
-                lambda why: self._replaced(why, done),
-            )
-            replacement.open(self._supply)
-        except (SockactError, OSError) as error:
-            done(str(error))
-            return
-        self.replacement = replacement
-        replacement.begin()
+        self.replacement = Replacement(
+            self.manager, names or None, lambda why: self._replaced(why, done)
+        )
+        self.replacement.prepare(self._load, self.supply)
 
     def _replaced(self, why: str, done: Callable[[str], None]) -> None:
         replacement, self.replacement = self.replacement, None
@@ -544,7 +526,7 @@ class Supervisor:
     def _close(self) -> None:
         self.house.polls = False
         self.house.ending = True
-        self._supply.close()
+        self.supply.close()
         if self.tenure is not None:
             self.tenure.commands = None
             self.tenure.close(self.failure or "the supervisor ends")
