@@ -18,8 +18,14 @@ Open = Callable[[SocketSpec], SocketSet]
 class Inheritance:
     """What was inherited and nobody has taken yet; owned here."""
 
-    def __init__(self, sockets: SocketSet) -> None:
-        """Take ownership of `sockets`."""
+    def __init__(self, sockets: SocketSet, *, renamed: bool = True) -> None:
+        """Take ownership of `sockets`.
+
+        Args:
+            sockets: What was inherited.
+            renamed: Whether a unit may get what has another fd name.
+        """
+        self._renamed = renamed
         self._entries = list(sockets)
         sockets.forget()
 
@@ -38,7 +44,7 @@ class Inheritance:
 
     def _pair(self, listeners: list[ListenerSpec]) -> tuple[list[int | None], list[int]]:
         rows = [inspect(entry.fileno(), entry.name, entry.name) for entry in self._entries]
-        return pair(listeners, rows, any_version(), renamed=True)
+        return pair(listeners, rows, any_version(), renamed=self._renamed)
 
     def open(self, spec: SocketSpec, open_: Open) -> SocketSet:
         """Return the sockets of a unit: what was inherited, and for the rest what `open_` opens.

@@ -95,7 +95,7 @@ class Supply:
                     trusted=settings.trusted,
                     warn=self.warn,
                 )
-        return Found(resolved, Inheritance(taken), self.warn)
+        return Found(resolved, Inheritance(taken, renamed=False), self.warn)
 
     def open_first(self, spec: SocketSpec) -> SocketSet:
         """Return the sockets of a unit: what was inherited, and for the rest as `open`."""
