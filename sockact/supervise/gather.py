@@ -13,7 +13,7 @@ from sockact.errors import DirectiveError, UnitError, UnitNotFoundError
 from sockact.spec import Origin, ServiceSpec, Setting, SocketSpec
 from sockact.supervise.definitions import Definitions, UnitDefinition
 from sockact.unitfile.command import Command
-from sockact.unitfile.load import load_service, load_spec
+from sockact.unitfile.load import Links, load_service, load_spec
 from sockact.unitfile.service import complete
 
 _SOCKET, _SERVICE = ".socket", ".service"
@@ -30,16 +30,20 @@ class Search:
         user: Look them up as ``systemctl --user`` does.
         extra: Directories to search first.
         warn: Called with a line for each thing in them that is ignored.
+        links: What is known of the symbolic links there; None for what is looked up much later.
     """
 
     environ: Mapping[str, str]
     user: bool
     extra: tuple[str, ...]
     warn: Callable[[str], None]
+    links: Links | None = attrs.field(factory=dict, eq=False)
 
     def socket(self, name: str) -> SocketSpec:
         """Load a socket unit; raise UnitError if it is refused."""
-        return load_spec(name, environ=self.environ, user=self.user, extra=self.extra)
+        return load_spec(
+            name, environ=self.environ, user=self.user, extra=self.extra, links=self.links
+        )
 
     def service(self, name: str, *, by_name: bool = True) -> ServiceSpec:
         """Load a service unit; raise UnitError if it is refused.
@@ -49,7 +53,12 @@ class Search:
             by_name: A name is none of a file in the working directory: nobody has typed it.
         """
         return load_service(
-            name, environ=self.environ, user=self.user, extra=self.extra, by_name=by_name
+            name,
+            environ=self.environ,
+            user=self.user,
+            extra=self.extra,
+            by_name=by_name,
+            links=self.links,
         )
 
     def within(self, directory: str) -> "Search":
@@ -237,7 +246,8 @@ class _Collector:
             settled = self._settled(first)
             self.templates[name] = lambda _name: settled
         else:
-            self.templates[name] = lambda one: self._settled(search.service(one))
+            later = attrs.evolve(search, links=None)
+            self.templates[name] = lambda one: self._settled(later.service(one))
 
     def definitions(self) -> Definitions:
         known = {*self.units}

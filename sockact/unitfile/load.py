@@ -6,6 +6,7 @@ order of the file names, where a file hides one of the same name in a later dire
 instead of a name adds the directory of that file in front, as ``systemd-analyze verify`` does.
 """
 
+import contextlib
 import os
 import re
 import stat
@@ -150,24 +151,34 @@ def _read(path: str) -> bytes:
     return data
 
 
-def _aliases(path: str, directories: Iterable[str]) -> list[str]:
+Links = dict[tuple[str, str], list[tuple[str, str]]]
+"""The symbolic links with a suffix in a directory, and where they lead: looked at once for many
+units."""
+
+
+def _links(directory: str, suffix: str, known: Links) -> list[tuple[str, str]]:
+    found = known.get((directory, suffix))
+    if found is None:
+        found = known[directory, suffix] = []
+        with contextlib.suppress(OSError), os.scandir(directory) as entries:
+            found += [
+                (entry.name, os.path.realpath(entry.path))
+                for entry in entries
+                if entry.name.endswith(suffix) and entry.is_symlink()
+            ]
+    return found
+
+
+def _aliases(path: str, directories: Iterable[str], known: Links) -> list[str]:
     """Return the other names that lead to `path` by symbolic links of the search path."""
     real = os.path.realpath(path)
     suffix = os.path.splitext(path)[1]
-    names = []
-    for directory in directories:
-        try:
-            with os.scandir(directory) as entries:
-                names += [
-                    entry.name
-                    for entry in entries
-                    if entry.name.endswith(suffix)
-                    and entry.is_symlink()
-                    and os.path.realpath(entry.path) == real
-                ]
-        except OSError:
-            continue
-    return names
+    return [
+        name
+        for directory in directories
+        for name, target in _links(directory, suffix, known)
+        if target == real
+    ]
 
 
 def _dropin_names(name: str) -> list[str]:
@@ -251,6 +262,7 @@ def _gather(
     user: bool,
     extra: Iterable[str],
     by_name: bool = False,
+    links: Links | None = None,
 ) -> tuple[_Read, tuple[str, ...]]:
     """Find and read the files of a unit of this kind, and return which they are, too."""
     try:
@@ -265,7 +277,7 @@ def _gather(
     assignments: list[Assignment] = []
     diagnostics: list[Diagnostic] = []
     files: list[str] = []
-    names = dict.fromkeys([name, *_aliases(path, directories)])
+    names = dict.fromkeys([name, *_aliases(path, directories, {} if links is None else links)])
     for file in (path, *_dropins(names, directories, kind)):
         drop_in = file != path
         try:
@@ -289,6 +301,7 @@ def load_spec(
     environ: Mapping[str, str],
     user: bool = False,
     extra: Iterable[str] = (),
+    links: Links | None = None,
 ) -> SocketSpec:
     """Load a socket unit with its drop-ins.
 
@@ -298,6 +311,7 @@ def load_spec(
         environ: The environment, for the search path and for specifiers.
         user: Look it up as ``systemctl --user`` does.
         extra: Directories to search first.
+        links: What is known of them, to be kept for the next unit; by default nothing.
 
     Raises:
         UnitNotFoundError: There is none, it is masked, or it cannot be read.
@@ -306,7 +320,9 @@ def load_spec(
     """
     from sockact.unitfile.unit import interpret  # noqa: PLC0415 - each kind without the other
 
-    found, files = _gather(unit, "socket", SOCKET_SECTIONS, environ=environ, user=user, extra=extra)
+    found, files = _gather(
+        unit, "socket", SOCKET_SECTIONS, environ=environ, user=user, extra=extra, links=links
+    )
     return attrs.evolve(interpret(*found), files=files)
 
 
@@ -317,6 +333,7 @@ def load_service(
     user: bool = False,
     extra: Iterable[str] = (),
     by_name: bool = False,
+    links: Links | None = None,
 ) -> ServiceSpec:
     """Load a service unit with its drop-ins.
 
@@ -327,6 +344,7 @@ def load_service(
         user: Look it up as ``systemctl --user`` does.
         extra: Directories to search first.
         by_name: Look a name up, whatever exists in the working directory.
+        links: As for `load_spec`.
 
     Raises:
         UnitNotFoundError: There is none, it is masked, or it cannot be read.
@@ -336,7 +354,14 @@ def load_service(
     from sockact.unitfile.service import interpret  # noqa: PLC0415 - each kind without the other
 
     found, files = _gather(
-        unit, "service", SERVICE_SECTIONS, environ=environ, user=user, extra=extra, by_name=by_name
+        unit,
+        "service",
+        SERVICE_SECTIONS,
+        environ=environ,
+        user=user,
+        extra=extra,
+        by_name=by_name,
+        links=links,
     )
     return attrs.evolve(interpret(*found), files=files)
 

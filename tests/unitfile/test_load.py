@@ -8,7 +8,7 @@ import pytest
 import sockact
 from sockact.errors import UnitError, UnitNotFoundError
 from sockact.spec import SocketSpec
-from sockact.unitfile.load import load_spec, search_path
+from sockact.unitfile.load import Links, load_spec, search_path
 from tests.unitfile.directories import marks, search, write
 
 UNIT = "[Socket]\nListenStream=@sockact\n"
@@ -124,6 +124,19 @@ def test_aliases(a: Path) -> None:
     for name in ("alias.socket", "real.socket"):
         spec = _load(name, a)
         assert (spec.name, marks(spec)) == ("real.socket", ["Real", "Alias"])
+
+
+def test_links_are_looked_at_once_for_many_units(a: Path) -> None:
+    """Those with one suffix: a directory of thousands of units is not read thousands of times."""
+    write(a / "one.socket", UNIT)
+    write(a / "two.socket", UNIT)
+    (a / "alias.socket").symlink_to("two.socket")
+    write(a / "alias.socket.d" / "1.conf", "[Socket]\nAlias=1\n")
+    environ, links = search(a), Links()
+    assert marks(load_spec("one.socket", environ=environ, links=links)) == []
+    (a / "alias.socket").unlink()
+    assert marks(load_spec("two.socket", environ=environ, links=links)) == ["Alias"]
+    assert marks(load_spec("two.socket", environ=environ)) == []
 
 
 def test_a_path_is_a_unit(a: Path, b: Path, monkeypatch: pytest.MonkeyPatch) -> None:
