@@ -1,7 +1,8 @@
 """Which of the sockets that were taken is the one that a definition asks for. Pure."""
 
+import collections
 import socket as _socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 
@@ -122,49 +123,77 @@ def pair(
         listener wants, duties left out.
     """
     listeners = list(listeners)
-    free: dict[str, list[int]] = {}
-    for index, entry in enumerate(entries):
-        if not entry.role:
-            free.setdefault(entry.name, []).append(index)
+    free = _Free(entries, by_place=renamed)
     found: list[int | None] = []
     for listener in listeners:
-        candidates = free.get(listener.name, [])
-        chosen = next((i for i in candidates if matches(listener, entries[i], any_version)), None)
-        if chosen is not None:
-            candidates.remove(chosen)
-        found.append(chosen)
-    if renamed:
-        _pair_renamed(listeners, entries, any_version, found, free)
-    return found, sorted(index for indices in free.values() for index in indices)
+        place = _place(listener, any_version)
+        found.append(free.find((listener.name, *place), listener, any_version))
+    for number, listener in enumerate(listeners if renamed else ()):
+        if found[number] is None and getattr(listener.address, "port", None) != 0:
+            found[number] = free.find(_place(listener, any_version), listener, any_version)
+    return found, free.left()
 
 
-def _pair_renamed(
-    listeners: Sequence[ListenerSpec],
-    entries: Sequence[Entry],
-    any_version: int,
-    found: list[int | None],
-    free: dict[str, list[int]],
-) -> None:
-    """Find entries of any name for listeners that have none; both `found` and `free` change."""
-    places: dict[str, list[int]] = {}
-    for index in sorted(index for indices in free.values() for index in indices):
-        places.setdefault(_place(entries[index].address), []).append(index)
-    for number, listener in enumerate(listeners):
-        if found[number] is not None or getattr(listener.address, "port", None) == 0:
-            continue
-        address = listener.address
-        text = str(address)
-        if isinstance(address, NetlinkAddress):
-            text = f"{address.protocol} {address.group}"
-        for index in places.get(_place(text), []):
-            entry = entries[index]
-            if matches(attrs.evolve(listener, name=entry.name), entry, any_version):
-                found[number] = index
-                free[entry.name].remove(index)
-                places[_place(entry.address)].remove(index)
-                break
+class _Free:
+    """Entries that nobody has found yet, by name and place, and by their place alone if need be."""
+
+    def __init__(self, entries: Sequence[Entry], *, by_place: bool) -> None:
+        self._entries = entries
+        self._left = {index: None for index, entry in enumerate(entries) if not entry.role}
+        self._at: dict[tuple[object, ...], collections.deque[int]] = {}
+        for index in self._left:
+            for place in _places(entries[index]):
+                key = (entries[index].name, *place)
+                self._at.setdefault(key, collections.deque()).append(index)
+                if by_place:
+                    self._at.setdefault(place, collections.deque()).append(index)
+
+    def find(self, key: tuple[object, ...], listener: ListenerSpec, any_version: int) -> int | None:
+        """Return the first with this key that the listener may be by any name, and keep it."""
+        at = self._at.get(key, collections.deque())
+        while at and at[0] not in self._left:
+            at.popleft()
+        for index in at:
+            entry = self._entries[index]
+            if index not in self._left:
+                continue
+            if entry.name != listener.name:
+                listener = attrs.evolve(listener, name=entry.name)
+            if matches(listener, entry, any_version):
+                del self._left[index]
+                return index
+        return None
+
+    def left(self) -> list[int]:
+        """Return those that nobody has found."""
+        return list(self._left)
 
 
-def _place(address: str) -> str:
-    """Return what two addresses that are the same have in common: the port, or the last name."""
-    return address.partition("%")[0].rpartition("/")[2].rpartition(":")[2]
+def _place(listener: ListenerSpec, any_version: int) -> tuple[object, ...]:
+    """Return what a listener has in common with every entry that may be it."""
+    address = listener.address
+    match address:
+        case InetAddress():
+            version = address.version or any_version
+            family = _socket.AF_INET if version == 4 else _socket.AF_INET6
+            host = address.host or ("0.0.0.0" if version == 4 else "::")
+            return _packed(family, host), str(address.port)
+        case NetlinkAddress():
+            return (f"{address.protocol} {address.group}",)
+    return (_last(str(address)),)
+
+
+def _places(entry: Entry) -> Iterator[tuple[object, ...]]:
+    """Give the places of an entry: of an IP socket also that of a port of the kernel's choice."""
+    if entry.family not in ("AF_INET", "AF_INET6"):
+        yield (_last(entry.address),)
+        return
+    family = _socket.AF_INET if entry.family == "AF_INET" else _socket.AF_INET6
+    host, _, port = entry.address.partition("%")[0].rpartition(":")
+    for number in dict.fromkeys((port, "0")):
+        yield _packed(family, host.strip("[]")), number
+
+
+def _last(address: str) -> str:
+    """Return the last name in a path, or the port, which two that are the same have in common."""
+    return address.rpartition("/")[2].rpartition(":")[2]

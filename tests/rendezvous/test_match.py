@@ -1,5 +1,7 @@
 """Which of the sockets that were taken a definition asks for."""
 
+import time
+
 import attrs
 import pytest
 
@@ -114,3 +116,19 @@ def test_the_path_of_a_file_has_to_be_asked_for() -> None:
     """Unlike that of a socket: it may have been removed."""
     fifo, path = _listener("n=fifo:/run/f"), _listener("n=unix:/run/s")
     assert pair_opened([fifo, path], [fifo, path]) == [None, 1]
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_thousands_in_another_order(*, renamed: bool) -> None:
+    """Each is compared with those of its own address, not with all of them."""
+    places = [f"127.{1 + one // 250}.0.{1 + one % 250}:80" for one in range(3000)]
+    entries = [_entry("Stream", "AF_INET", place) for place in places]
+    name = "m" if renamed else "n"
+    listeners = [_listener(f"{name}=tcp:{place}") for place in places]
+    seconds = []
+    for step in (1, -1):
+        began = time.thread_time()
+        found, left = pair(listeners[::step], entries, 6, renamed=renamed)
+        seconds.append(time.thread_time() - began)
+        assert (found, left) == (list(range(3000))[::step], [])
+    assert seconds[1] < 30 * seconds[0]
