@@ -16,7 +16,7 @@ from sockact.fd.pidfd import pidfd_id
 from sockact.fd.probe import borrowed
 from sockact.sockets.caller import Caller, End
 from sockact.sockets.options import set_late
-from sockact.sockets.plan import make_plan
+from sockact.sockets.plan import Plan, make_plan
 from sockact.sockets.task import Task, Warn
 from sockact.spec import Kind, SocketSpec
 
@@ -53,10 +53,22 @@ class Accepted:
         self.handle.close()
 
 
+Plans = dict[tuple[Kind, int], Plan]
+"""What is set on connections, by the kind and address family of the listener."""
+
+
 class Acceptor:
     """Takes the connections of one listener, which it borrows, one at a time."""
 
-    def __init__(self, fd: int, spec: SocketSpec, *, blocking: bool, warn: Warn) -> None:
+    def __init__(
+        self,
+        fd: int,
+        spec: SocketSpec,
+        *,
+        blocking: bool,
+        warn: Warn,
+        plans: Plans | None = None,
+    ) -> None:
         """Look at the listener once.
 
         Args:
@@ -64,6 +76,7 @@ class Acceptor:
             spec: Its unit; what it sets after listen() is set on each connection too.
             blocking: Whether connections are to be blocking: not NonBlocking=yes.
             warn: Called with a line for each option that could not be set.
+            plans: What is known already, to be shared by the acceptors of one unit.
 
         Raises:
             OSError: `fd` is no open socket.
@@ -74,7 +87,10 @@ class Acceptor:
         self._family = int(sock.family)
         # Systemd tries every option on every family; a family of connections differs from
         # its listener's in nothing.
-        self._plan = make_plan(spec, kind, self._family)
+        known = {} if plans is None else plans
+        if (kind, self._family) not in known:
+            known[kind, self._family] = make_plan(spec, kind, self._family)
+        self._plan = known[kind, self._family]
         self._blocking = blocking
         self._task = Task(spec, warn)
 

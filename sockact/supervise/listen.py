@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from sockact import directives as d
 from sockact.activation.launch import chosen_ports
 from sockact.errors import SockactError
-from sockact.sockets.accept import Accepted, Acceptor
+from sockact.sockets.accept import Accepted, Acceptor, Plans
 from sockact.sockets.flush import flush
 from sockact.sockets.socketset import NamedSocket, SocketSet
 from sockact.spec import ServiceSpec, SocketSpec
@@ -322,11 +322,12 @@ class SocketUnit:
         interval, burst = get(d.POLL_LIMIT_INTERVAL), get(d.POLL_LIMIT_BURST)
         burst = _BURSTS[self.accepts][1] if burst is None else burst
         blocking = not get(d.NON_BLOCKING)
+        plans = Plans()
         for number in self.sockets.filenos():
             self._limits[number] = RateLimit(interval, burst)
             if self.accepts:
                 self._acceptors[number] = Acceptor(
-                    number, self.spec, blocking=blocking, warn=self._warn
+                    number, self.spec, blocking=blocking, warn=self._warn, plans=plans
                 )
 
     def _warn(self, line: str) -> None:
