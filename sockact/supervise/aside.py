@@ -23,7 +23,7 @@ class Aside(Generic[T]):
     """One piece of work: its outcome comes in a step of the reactor, and its thread is gone then.
 
     The thread has all signals blocked, so that they go on to reach the main thread (signal(7)). It
-    does not keep the process from ending.
+    does not keep the process from ending. Without a thread to be had the work is done at once.
     """
 
     def __init__(
@@ -48,12 +48,17 @@ class Aside(Generic[T]):
         self._done = done
         self._discard = discard
         self._over = False
-        self._thread = threading.Thread(target=self._run, name="sockact-aside", daemon=True)
+        thread = threading.Thread(target=self._run, name="sockact-aside", daemon=True)
+        self._thread: threading.Thread | None = thread
         before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            self._thread.start()
+            thread.start()
+        except RuntimeError:  # there can be no thread now (EAGAIN): then the loop has to wait
+            self._thread = None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if self._thread is None:
+            self._run()
 
     def _run(self) -> None:
         try:
@@ -77,7 +82,8 @@ class Aside(Generic[T]):
             self._done(outcome)
 
     def _is_wanted(self) -> bool:
-        self._thread.join()  # a process of one thread starts others in less time
+        if self._thread is not None:
+            self._thread.join()  # a process of one thread starts others in less time
         wanted, self._over = not self._over, True
         return wanted
 

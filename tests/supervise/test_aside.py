@@ -63,6 +63,19 @@ def test_a_failure_is_raised_where_it_is_waited_for(reactor: Reactor) -> None:
     assert done.results == [error]
 
 
+def test_without_a_thread(reactor: Reactor) -> None:
+    """If there can be none, the work is done all the same, and the outcome comes in a step."""
+    done = Done()
+    before = threading.stack_size(1 << 46)  # more than any machine has
+    try:
+        Aside(reactor, threading.current_thread, done)
+    finally:
+        threading.stack_size(before)
+    assert done.results == []
+    reactor.step(SECONDS)
+    assert done.results == [threading.main_thread()]
+
+
 def test_what_nobody_wants_is_discarded(reactor: Reactor) -> None:
     """A result that comes after `cancel`; nobody is called for it, nor for a failure."""
     done, go = Done(), threading.Event()
