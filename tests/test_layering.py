@@ -199,6 +199,7 @@ MAY_IMPORT = {
         "activation.birth",
         "activation.environ",
         "activation.execution",
+        "activation.image",
         "activation.layout",
         "activation.libc",
         "activation.program",
@@ -509,7 +510,6 @@ MAY_IMPORT = {
     "servers.aiohttp": ["activation.notify", "library", "servers.drain"],
     "supervise.definitions": ["directives", "service_directives", "spec"],
     "supervise.fork": [
-        "activation.execution",
         "activation.spawn",
         "errors",
         "fd.own",
@@ -590,6 +590,7 @@ MAY_IMPORT = {
         "activation.environ",
         "activation.execution",
         "activation.program",
+        "activation.spawn",
         "activation.substitute",
         "errors",
         "fd.probe",

@@ -58,13 +58,10 @@ class Failure(NamedTuple):
     which: int
 
 
-def actions(execution: Execution, layout: Layout) -> list[Action]:
+def actions(execution: Execution, layout: Layout, image: Image) -> list[Action]:
     """Return what the new process does, in the order of systemd's exec_invoke().
 
     The last action does not return.
-
-    Raises:
-        ValueError: A string holds a NUL.
     """
     return [
         *_descriptors(execution, layout),
@@ -72,7 +69,7 @@ def actions(execution: Execution, layout: Layout) -> list[Action]:
         *_streams(layout),
         *_limits(execution),
         *_person(execution),
-        (Step.EXEC, 0, image_of(execution).become, ()),
+        (Step.EXEC, 0, image.become, ()),
     ]
 
 
@@ -93,18 +90,19 @@ def carry_out(actions: Sequence[Action]) -> Failure:
     return Failure(step, errno.EINVAL, which)
 
 
-def preparations(execution: Execution, layout: Layout) -> list[Call]:
+def preparations(execution: Execution, layout: Layout, handlers: Sequence[object]) -> list[Call]:
     """Return what a process of `sockact.activation.vfork` does before it becomes the program.
 
     Args:
         execution: One without anything that can fail, but for the program.
         layout: One without files to open.
+        handlers: Of each of `SIGNALS`, what `get_signal` returns.
     """
     default = int(signal.SIG_DFL)
     stays = signal.SIGPIPE if execution.ignore_sigpipe else 0
     found: list[Call] = [
         ("signal", int(number), default)
-        for number, handler in zip(SIGNALS, map(get_signal, SIGNALS), strict=True)
+        for number, handler in zip(SIGNALS, handlers, strict=True)
         if handler != default and number != stays
     ]
     if execution.session:

@@ -29,11 +29,23 @@ _DIGITS = 20
 """How many a process id or an inode number has at most."""
 _FORMS = 3
 """The first strings of a block are no arguments or variables."""
+_ROOM = 1024
+"""Bytes for what is told; more is made where that is not enough."""
 _POINTER = struct.calcsize("P")
 
 
 class Image(Protocol):
-    """What a process can become."""
+    """What a process can become, again and again, told something else each time."""
+
+    def tell(self, variables: Mapping[str, str]) -> None:
+        """Add variables to the environment in place of those that were told before.
+
+        Args:
+            variables: Others than those that it has anyhow.
+
+        Raises:
+            ValueError: Something holds a NUL.
+        """
 
     def become(self) -> NoReturn:
         """Become the program.
@@ -41,6 +53,10 @@ class Image(Protocol):
         Raises:
             OSError: That cannot be.
         """
+
+    @property
+    def address(self) -> int:
+        """Where in memory it is: as long as that is the same, so are the calls."""
 
     def calls(self, pid: At, free: int) -> Sequence[Call]:
         """Return what does the same, shell scripts excepted, as calls of libc; none if none can.
@@ -96,14 +112,19 @@ class _Plain:
         self._pids = pids
         self._pidfd_id = pidfd_id
         self._shell = shell
+        self._told: Mapping[str, str] = {}
+        self.address = 0
+
+    def tell(self, variables: Mapping[str, str]) -> None:
+        _pack([*variables, *variables.values()])
+        self._told = variables
 
     def become(self) -> NoReturn:
         pid = os.getpid()
-        for name in self._pids:
-            self._environ[name] = str(pid)
+        environ = {**self._environ, **self._told, **dict.fromkeys(self._pids, str(pid))}
         if self._pidfd_id is not None:
-            self._environ[self._pidfd_id] = str(own_pidfd_id(pid))
-        become(self._path, self._argv, self._environ, shell=self._shell)
+            environ[self._pidfd_id] = str(own_pidfd_id(pid))
+        become(self._path, self._argv, environ, shell=self._shell)
 
     def calls(self, _pid: At, _free: int) -> Sequence[Call]:
         return ()
@@ -122,35 +143,57 @@ class _Packed:
         *,
         shell: bool,
     ) -> None:
-        numbered = [*pids, *([] if pidfd_id is None else [pidfd_id])]
-        variables = {**environ, **dict.fromkeys(numbered, " " * _DIGITS)}
-        texts = [f"{name}={value}" for name, value in variables.items()]
-        packed = os.fsencode("\0".join([path, "%d", "%llu", *argv, *texts, ""]))
-        parts = packed.split(b"\0")
-        end = _FORMS + len(argv)
-        if len(parts) != end + len(texts) + 1:
-            raise ValueError("embedded null character")
-        # One block: what statx() tells, the two vectors, the strings.
-        size = (len(argv) + len(texts) + 2) * _POINTER
-        self._block = bytearray(_STATX_SIZE + size) + packed
-        self._statx = address_of(self._block)
-        self._argv = self._statx + _STATX_SIZE
-        self._environ = self._argv + (len(argv) + 1) * _POINTER
-        lengths = [len(part) + 1 for part in parts]
-        at = list(itertools.accumulate(lengths, initial=self._argv + size))
+        names = [*pids, *([] if pidfd_id is None else [pidfd_id])]
+        numbered = dict.fromkeys(names, " " * _DIGITS)
+        texts = [f"{name}={value}" for name, value in {**numbered, **environ, **numbered}.items()]
+        self._packed = _pack([path, "%d", "%llu", *argv, *texts])
+        self._arguments, self._numbered = len(argv), len(numbered)
+        self._has_pidfd_id = pidfd_id is not None
+        self._shell = shell
+        self._libc: Any = libc()
+        self._lay(_ROOM)
+
+    def _lay(self, room: int) -> None:
+        """Make the block, with so many bytes for what is told.
+
+        It has what statx() tells; the vector of arguments; the strings; the vector of variables,
+        with those at its end that are told, and then these.
+        """
+        lengths = [len(part) + 1 for part in self._packed.split(b"\0")[:-1]]
+        vector = (self._arguments + 1) * _POINTER
+        strings = _STATX_SIZE + vector
+        variables = -(-(strings + len(self._packed)) // _POINTER) * _POINTER
+        end = _FORMS + self._arguments
+        self._told = variables + (len(lengths) - end) * _POINTER
+        self._room = room
+        self._block = bytearray(self._told + room)
+        self.address = self._statx = address_of(self._block)
+        self._argv, self._environ = self.address + _STATX_SIZE, self.address + variables
+        at = list(itertools.accumulate(lengths, initial=self.address + strings))
         self._path, self._number, self._inode_number = at[:_FORMS]
         arguments = at[_FORMS:end]
-        vectors = struct.pack(f"{size // _POINTER}P", *arguments, 0, *at[end:-2], 0)
-        self._block[_STATX_SIZE : _STATX_SIZE + size] = vectors
-        names = [*variables]
-        self._slots = [at[end + names.index(name) + 1] - 1 - _DIGITS for name in numbered]
-        self._inode_slot = 0 if pidfd_id is None else self._slots.pop()
+        self._block[strings : strings + len(self._packed)] = self._packed
+        _pack_pointers(self._block, _STATX_SIZE, [*arguments, 0])
+        _pack_pointers(self._block, variables, [*at[end:-1], 0])
+        self._slots = [at[end + n + 1] - 1 - _DIGITS for n in range(self._numbered)]
+        self._inode_slot = self._slots.pop() if self._has_pidfd_id else 0
         self._script: bytearray | None = None
-        if shell:
+        if self._shell:
             self._sh = bytearray(b"/bin/sh\0")
             script = [address_of(self._sh), self._path, *arguments[1:], 0]
-            self._script = bytearray(struct.pack(f"{len(script)}P", *script))
-        self._libc: Any = libc()
+            self._script = bytearray(len(script) * _POINTER)
+            _pack_pointers(self._script, 0, script)
+
+    def tell(self, variables: Mapping[str, str]) -> None:
+        texts = _pack([f"{name}={value}" for name, value in variables.items()])
+        vector = (len(variables) + 1) * _POINTER
+        if vector + len(texts) > self._room:
+            self._lay(2 * (vector + len(texts)))
+        start = self._told + vector
+        lengths = [len(part) + 1 for part in texts.split(b"\0")[:-1]]
+        at = [*itertools.accumulate(lengths, initial=self.address + start)]
+        _pack_pointers(self._block, self._told, [*at[:-1], 0])
+        self._block[start : start + len(texts)] = texts
 
     def become(self) -> NoReturn:
         c = self._libc
@@ -181,3 +224,19 @@ class _Packed:
                 Late(("sprintf", self._inode_slot, self._inode_number, inode)),
             ]
         return [*found, ("execve", self._path, self._argv, self._environ)]
+
+
+def _pack(texts: Sequence[str]) -> bytes:
+    """Return strings, each with its NUL.
+
+    Raises:
+        ValueError: One holds another.
+    """
+    packed = os.fsencode("\0".join([*texts, ""]))
+    if packed.count(0) != len(texts):
+        raise ValueError("embedded null character")
+    return packed
+
+
+def _pack_pointers(block: bytearray, offset: int, pointers: Sequence[int]) -> None:
+    struct.pack_into(f"{len(pointers)}P", block, offset, *pointers)

@@ -11,7 +11,6 @@ SIGCHLD ignored, nor does anybody wait for any child. Every descriptor from 3 on
 becomes close-on-exec.
 """
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -19,7 +18,8 @@ import resource
 import signal
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NoReturn
 
 from sockact.activation.birth import (
@@ -35,14 +35,16 @@ from sockact.activation.birth import (
 )
 from sockact.activation.environ import FIRST_FD, LISTEN_FDNAMES
 from sockact.activation.execution import Execution, Step, StreamFile
+from sockact.activation.image import Image
 from sockact.activation.layout import Layout
 from sockact.activation.libc import clone, close_all_on_exec
 from sockact.activation.program import explain
-from sockact.activation.vfork import chain
+from sockact.activation.vfork import Call, chain
 from sockact.errors import LaunchError, WorkingDirectoryError
 from sockact.fd.own import OwnedFd
 
 _REPORT = struct.Struct("=iii")
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Child:
@@ -95,54 +97,123 @@ class Child:
             self.report = None
 
 
-def spawn(execution: Execution, fds: Sequence[int] = ()) -> Child:
-    """Start a program.
+class Starter:
+    """Starts one program, as often as it is wanted; what is the same each time is worked out once.
 
-    Args:
+    Attributes:
         execution: The program, and how it is started.
-        fds: Descriptors, which the caller goes on owning. The first ``len(execution.names)`` are
-            placed at 3, 4, 5 …; a `Stdio` that is a number means one of these or of those behind.
-
-    Raises:
-        LaunchError: There can be no process now (EAGAIN, ENOMEM), or no descriptor (EMFILE), or a
-            string holds a NUL (EINVAL). Everything else is told by `Child.started`.
     """
-    assert len(fds) >= len(execution.names)
-    close_all_on_exec(FIRST_FD)
-    try:
-        with contextlib.closing(Layout(execution, fds)) as layout:
-            return _borrow(execution, layout) or _fork(execution, layout)
-    except OSError as error:
-        number = error.errno or errno.EINVAL
-    except ValueError:
-        number = errno.EINVAL
-    step = Step.DESCRIPTORS if number in (errno.EMFILE, errno.ENFILE) else Step.EXEC
-    raise _failure(execution, Failure(step, number, 0))
+
+    def __init__(self, execution: Execution) -> None:
+        """Do nothing yet."""
+        self.execution = execution
+        self._image: Image | None = None
+        self._seen: object = None
+        self._calls: tuple[Call, ...] = ()
+
+    def start(self, fds: Sequence[int] = (), told: Mapping[str, str] = _NOTHING) -> Child:
+        """Start it.
+
+        Args:
+            fds: Descriptors, which the caller goes on owning. The first ``len(execution.names)``
+                are placed at 3, 4, 5 …; a `Stdio` that is a number means one of these or of those
+                behind.
+            told: Variables that this one process gets, none of which it has in the `Execution`.
+
+        Raises:
+            LaunchError: There can be no process now (EAGAIN, ENOMEM), or no descriptor (EMFILE),
+                or a string holds a NUL (EINVAL). Everything else is told by `Child.started`.
+        """
+        assert len(fds) >= len(self.execution.names)
+        close_all_on_exec(FIRST_FD)
+        try:
+            layout = Layout(self.execution, fds)
+            try:
+                return self._borrow(layout, told) or self._fork(layout, told)
+            finally:
+                layout.close()
+        except OSError as error:
+            number = error.errno or errno.EINVAL
+        except ValueError:
+            number = errno.EINVAL
+        step = Step.DESCRIPTORS if number in (errno.EMFILE, errno.ENFILE) else Step.EXEC
+        raise _failure(self.execution, Failure(step, number, 0))
+
+    def _told(self, variables: Mapping[str, str]) -> Image:
+        """Return what the process is to become.
+
+        Raises:
+            ValueError: A string holds a NUL.
+        """
+        image = self._image = self._image or image_of(self.execution)
+        image.tell(variables)
+        return image
+
+    def _borrow(self, layout: Layout, told: Mapping[str, str]) -> Child | None:
+        """Start it in our memory; return None if that cannot be, for whatever reason."""
+        execution = self.execution
+        if not _is_simple(execution, layout):
+            return None
+        # It inherits from us what only the new process itself could change otherwise.
+        umask = None if execution.umask is None else os.umask(execution.umask)
+        here = -1
+        try:
+            if execution.directory is not None:
+                here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
+                os.chdir(execution.directory)
+            if _knows_itself(execution):
+                pid = self._call(layout, told)
+            else:
+                pid = _posix_spawn(execution, layout, told)
+        except (OSError, ValueError):
+            return None
+        finally:
+            if here >= 0:
+                os.fchdir(here)
+                os.close(here)
+            if umask is not None:
+                os.umask(umask)
+        return Child(execution, pid, None) if pid else None
+
+    def _call(self, layout: Layout, told: Mapping[str, str]) -> int:
+        """Start it by calls of libc; return its process id, or 0."""
+        contexts = chain() if threading.active_count() == 1 else None
+        if contexts is None or layout.end >= resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
+            return 0
+        for number in {*layout.sources}:
+            os.get_inheritable(number)  # raises OSError if it is not open
+        image = self._told(told)  # which has what its calls have the addresses of
+        handlers = [*map(get_signal, SIGNALS)]
+        seen = image.address, handlers, layout.moves, layout.kept, layout.openings
+        if seen != self._seen:
+            calls = image.calls(contexts.pid, layout.end)
+            prepared = preparations(self.execution, layout, handlers)
+            self._calls = (*prepared, *calls) if calls else ()
+            self._seen = seen
+        return contexts.run(self._calls) if self._calls else 0
+
+    def _fork(self, layout: Layout, told: Mapping[str, str]) -> Child:
+        """Start it in a fork.
+
+        Raises:
+            OSError: There can be no process, or no descriptor.
+            ValueError: A string holds a NUL.
+        """
+        todo = actions(self.execution, layout, self._told(told))
+        reader, writer = _pipe(layout.end)
+        try:
+            pid = _divide(todo, reader, writer)
+        except BaseException:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
+        return Child(self.execution, pid, OwnedFd(reader))
 
 
-def _borrow(execution: Execution, layout: Layout) -> Child | None:
-    """Start a program in our memory; return None if that cannot be, for whatever reason."""
-    if not _is_simple(execution, layout):
-        return None
-    knows_itself = execution.pid_variables or (execution.listen and execution.names)
-    start = _call if knows_itself else _posix_spawn
-    # It inherits from us what only the new process itself could change otherwise.
-    umask = None if execution.umask is None else os.umask(execution.umask)
-    here = -1
-    try:
-        if execution.directory is not None:
-            here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
-            os.chdir(execution.directory)
-        pid = start(execution, layout)
-    except (OSError, ValueError):
-        return None
-    finally:
-        if here >= 0:
-            os.fchdir(here)
-            os.close(here)
-        if umask is not None:
-            os.umask(umask)
-    return Child(execution, pid, None) if pid else None
+def spawn(execution: Execution, fds: Sequence[int] = ()) -> Child:
+    """Start a program once, as `Starter.start` does."""
+    return Starter(execution).start(fds)
 
 
 def _is_simple(execution: Execution, layout: Layout) -> bool:
@@ -161,7 +232,12 @@ def _is_simple(execution: Execution, layout: Layout) -> bool:
     )
 
 
-def _posix_spawn(execution: Execution, layout: Layout) -> int:
+def _knows_itself(execution: Execution) -> bool:
+    """Whether the program is told its own process id."""
+    return bool(execution.pid_variables or (execution.listen and execution.names))
+
+
+def _posix_spawn(execution: Execution, layout: Layout, told: Mapping[str, str]) -> int:
     """Start a program by posix_spawn(3); return its process id, or 0."""
     if not hasattr(os, "posix_spawn"):
         return 0
@@ -172,7 +248,7 @@ def _posix_spawn(execution: Execution, layout: Layout) -> int:
     return os.posix_spawn(
         execution.path,
         execution.argv,
-        execution.environ,
+        {**execution.environ, **told},
         file_actions=moves,
         setsid=execution.session,
         setsigmask=(),
@@ -182,38 +258,6 @@ def _posix_spawn(execution: Execution, layout: Layout) -> int:
 
 
 _WITHOUT_SIGPIPE = [number for number in SIGNALS if number != signal.SIGPIPE]
-
-
-def _call(execution: Execution, layout: Layout) -> int:
-    """Start a program by calls of libc; return its process id, or 0."""
-    contexts = chain() if threading.active_count() == 1 else None
-    if contexts is None or layout.end >= resource.getrlimit(resource.RLIMIT_NOFILE)[0]:
-        return 0
-    for number in {*layout.sources}:
-        os.get_inheritable(number)  # raises OSError if it is not open
-    image = image_of(execution)  # which has what its calls have the addresses of
-    if not (calls := image.calls(contexts.pid, layout.end)):
-        return 0
-    return contexts.run([*preparations(execution, layout), *calls])
-
-
-def _fork(execution: Execution, layout: Layout) -> Child:
-    """Start a program in a fork.
-
-    Raises:
-        OSError: There can be no process, or no descriptor.
-        ValueError: A string holds a NUL.
-    """
-    todo = actions(execution, layout)
-    reader, writer = _pipe(layout.end)
-    try:
-        pid = _divide(todo, reader, writer)
-    except BaseException:
-        os.close(reader)
-        raise
-    finally:
-        os.close(writer)
-    return Child(execution, pid, OwnedFd(reader))
 
 
 def _pipe(first: int) -> tuple[int, int]:

@@ -111,6 +111,7 @@ class Chain:
         )
         self._memory[self._failed + 1 : self._failed + 1 + _MASK] = b"\xff" * _MASK
         self._prepared: list[Call] = [()] * _MOST
+        self._placed: tuple[tuple[Call, ...], int] = (), 0
         self._link(function("getcontext", pointer))
         self._registers = self._find_registers()
         self._prepare(_MOST - 2, ("memset", self._start + self._failed, 1, 1))
@@ -162,8 +163,10 @@ class Chain:
             OSError: There can be no process (EAGAIN, ENOMEM).
             ValueError: There are too many calls.
         """
-        first = self._place(calls)
-        pid = self._start_at(first)
+        calls = tuple(calls)
+        if calls != self._placed[0]:
+            self._placed = calls, self._place(calls)
+        pid = self._start_at(self._placed[1])
         if not self._memory[self._failed]:
             return pid
         self._memory[self._failed] = 0

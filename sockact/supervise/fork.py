@@ -2,11 +2,11 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from types import MappingProxyType
 
-from sockact.activation.execution import Execution
-from sockact.activation.spawn import Child, spawn
+from sockact.activation.spawn import Child, Starter
 from sockact.errors import LaunchError
 from sockact.fd.own import OwnedFd
 from sockact.rendezvous.react import READ, Reactor
@@ -72,21 +72,27 @@ class Children:
         self._own: OwnChildren | None = None
 
     def start(
-        self, execution: Execution, fds: Sequence[int], executed: Executed, ended: Ended
+        self,
+        starter: Starter,
+        fds: Sequence[int],
+        executed: Executed,
+        ended: Ended,
+        told: Mapping[str, str] = MappingProxyType({}),
     ) -> Process:
         """Start a program.
 
         Args:
-            execution: What to start.
+            starter: What to start.
             fds: What it gets; they stay the caller's.
             executed: Called when it has become its program, or could not; not if `Process.report`
                 says that it has already.
             ended: Called when it has ended, after `executed`.
+            told: Variables for this process alone.
 
         Raises:
             LaunchError: There is no process: fork(2) failed.
         """
-        process = Process(spawn(execution, fds), executed, ended)
+        process = Process(starter.start(fds, told), executed, ended)
         self._processes[process.pid] = process
         if process.report is not None:
             self._reactor.watch(process.report, READ, lambda: process.hear(self._reactor))

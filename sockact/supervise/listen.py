@@ -284,9 +284,9 @@ class SocketUnit:
         given = self.given() if passes else Given()
         preparer = Preparer(ServiceSpec(self.name), self._house.base, search=self._house.search)
         try:
-            execution = preparer.prepare(command, {}, given)
+            starter, told = preparer.starter(command, {}, given)
             self._command = self._house.children.start(
-                execution, given.fds, lambda _error: None, self._command_ended
+                starter, given.fds, lambda _error: None, self._command_ended, told
             )
         except (SockactError, OSError) as error:
             self._complain(f"{act.directive}: {error}")

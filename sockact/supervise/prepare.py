@@ -23,6 +23,7 @@ from sockact.activation.execution import (
     StreamFile,
 )
 from sockact.activation.program import ACCOUNT, DEFAULT_PATH, Identity, find_program, identity
+from sockact.activation.spawn import Starter
 from sockact.activation.substitute import Given as Field
 from sockact.activation.substitute import has_fields, substitute
 from sockact.errors import LaunchError
@@ -71,6 +72,12 @@ def _arguments(
     return tuple(substitute(words, fields))
 
 
+def _is_steady(command: Command) -> bool:
+    """Whether it is the same program with the same arguments, whatever is told to it."""
+    mark = "$" if command.expand else "{"
+    return command.path.startswith("/") and not any(mark in word for word in command.argv)
+
+
 class Preparer:
     """Prepares the processes of one service.
 
@@ -111,6 +118,15 @@ class Preparer:
         kinds = [what.kind for what in self._stdio]
         self._by_socket = "socket" in kinds
         self.shares_sockets = self._by_socket or "fd" in kinds
+        # Whether what is told to its processes is all that changes from one to the next.
+        directory = spec.get(d.WORKING_DIRECTORY)
+        self._is_steady = not (
+            self._has_user
+            or unset
+            or spec.get(d.ENVIRONMENT_FILE)
+            or (directory and directory.path == "~")
+        )
+        self._last: tuple[object, Starter] | None = None
         # Only what a service says differs between its processes is asked for each time.
         self._same: dict[str, Any] = {
             "session": session,
@@ -192,6 +208,38 @@ class Preparer:
             directory_optional=bool(where and where.optional),
             **same,
         )
+
+    def starter(
+        self,
+        command: Command,
+        variables: Mapping[str, str],
+        given: Given,
+        *,
+        pid_variables: tuple[str, ...] = (),
+        main: bool = True,
+        death_signal: int = 0,
+    ) -> tuple[Starter, Mapping[str, str]]:
+        """Return what starts a command of the service, and what it is to be told then.
+
+        It is the same as last time if `prepare` would do nothing else than then.
+
+        Args, Raises: as for `prepare`.
+        """
+        told = {name: variables[name] for name in variables if name not in self._said}
+        more: dict[str, Any] = {
+            "pid_variables": pid_variables,
+            "main": main,
+            "death_signal": death_signal,
+        }
+        wanted = command, given.names, given.sockets, given.variables, more
+        steady = self._is_steady and told.keys().isdisjoint(self._base)
+        if steady and self._last is not None and self._last[0] == wanted:
+            return self._last[1], told
+        if not (steady and _is_steady(command)):
+            return Starter(self.prepare(command, variables, given, **more)), {}
+        starter = Starter(self.prepare(command, {}, given, **more))
+        self._last = wanted, starter
+        return starter, told
 
     def order(self, given: Given) -> Sequence[int]:
         """Return the descriptors in the order in which `prepare` counts them."""

@@ -374,7 +374,7 @@ class Running:
                 variables["EXIT_STATUS"] = self.exit.status_text
         dies = self._house.death_signal and not self._brief
         death = self.spec.get(d.KILL_SIGNAL) if dies else 0
-        execution = self._preparer.prepare(
+        starter, told = self._preparer.starter(
             command,
             variables,
             given,
@@ -384,7 +384,7 @@ class Running:
         )
         order = self._preparer.order(given)
         self._deserted = False
-        return self._house.children.start(execution, order, executed, ended)
+        return self._house.children.start(starter, order, executed, ended, told)
 
     def _kill(self, directive: str) -> None:
         get = self.spec.get

@@ -221,9 +221,9 @@ class _Check:
             raise OSError(0, "the command is empty")
         self._ended: Callable[[Exit], None] | None = ended
         preparer = Preparer(spec, house.base, search=house.base.get("PATH", ""))
-        told = {**variables, "MAINPID": str(main)}
-        execution = preparer.prepare(command, told, Given(), main=False)
-        self._process = house.children.start(execution, (), lambda _error: None, self._over)
+        known = {**variables, "MAINPID": str(main)}
+        starter, told = preparer.starter(command, known, Given(), main=False)
+        self._process = house.children.start(starter, (), lambda _error: None, self._over, told)
         self._alive = True
 
     def _over(self, how: Exit) -> None:

@@ -70,7 +70,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Way:
     """Start programs as the module chooses to, or by one of its other ways."""
     chosen: Way = request.param
     if chosen == "calls":
-        monkeypatch.setattr(spawn, "_posix_spawn", spawn._call)
+        monkeypatch.setattr(spawn, "_knows_itself", lambda _: True)
     elif chosen != "chosen":
         monkeypatch.setattr(spawn, "_is_simple", lambda *_: False)
     if chosen == "fork":
@@ -874,6 +874,72 @@ def test_kernel_without_clone3(monkeypatch: pytest.MonkeyPatch, number: int) -> 
     monkeypatch.setattr(libc, "_CLONE3", 1 << 20)
     monkeypatch.setattr(libc, "last_error", lambda: OSError(number, "refused"))
     assert _seen([0], names=("a",))["environ"]["LISTEN_FDS"] == "1"
+
+
+# --- again and again ------------------------------------------------------------------------------
+
+
+@EVERY_WAY
+def test_each_process_is_told_something_else() -> None:
+    """Nothing is left of what another process was told, and of how much that was."""
+    environ = {"PATH": os.environ["PATH"], "A": "1"}
+    execution = _execution(
+        sys.executable, "-I", "-S", "-c", REPORT, environ=environ, names=("a",), stdout=1
+    )
+    starter = spawn.Starter(execution)
+    variables = [{"B": "x"}, {"B": "y", "C": "z" * 10_000}, {}, {"C": "é" * 300}]
+    for told in variables:
+        with _memory() as file:
+            child = starter.start([0, file], told)
+            assert child.wait_started() is None
+            assert _status(child) == 0
+            os.lseek(file, 0, os.SEEK_SET)
+            seen = json.loads(os.read(file, 1 << 24))
+        found = seen["environ"]
+        assert {name: found[name] for name in found if name in "ABC"} == {"A": "1", **told}
+        assert (found["LISTEN_PID"], found["LISTEN_FDS"]) == (str(seen["pid"]), "1")
+
+
+@EVERY_WAY
+def test_nul_in_what_is_told() -> None:
+    """It is refused, and the next process is started all the same."""
+    starter = spawn.Starter(_execution("/bin/true", names=("a",)))
+    with pytest.raises(LaunchError) as caught:
+        starter.start([0], {"A": "b\0c"})
+    assert caught.value.errno == errno.EINVAL
+    child = starter.start([0], {"A": "b"})
+    assert child.wait_started() is None
+    assert _status(child) == 0
+
+
+@EVERY_WAY
+def test_signals_that_get_another_action_between_two_starts() -> None:
+    """Each process has the default action for what is ignored when it is started."""
+    script = "kill -USR1 $$"
+    starter = spawn.Starter(_execution("/bin/sh", "-c", script, names=("a",)))
+    before = signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    try:
+        for action in (signal.SIG_DFL, signal.SIG_IGN, lambda *_: None):
+            signal.signal(signal.SIGUSR1, action)
+            child = starter.start([0])
+            assert child.wait_started() is None
+            assert _status(child) == -signal.SIGUSR1
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@EVERY_WAY
+def test_other_numbers_of_descriptors() -> None:
+    """What a process gets is found wherever it stands."""
+    starter = spawn.Starter(_execution("/bin/sh", "-c", "echo here >&3", names=("a",)))
+    for number in (50, 60, 51):
+        with _memory() as file:
+            os.dup2(file, number)
+            child = starter.start([number])
+            assert child.wait_started() is None
+            assert _status(child) == 0
+            os.close(number)
+            assert os.pread(file, 100, 0) == b"here\n"
 
 
 # --- the child object, and in the long run --------------------------------------------------------

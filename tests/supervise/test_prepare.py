@@ -113,3 +113,56 @@ def test_full_privileges() -> None:
     assert [len(one.limits) for one in (full, half, none)] == [0, 1, 1]
     assert {one.nice for one in (full, half, none)} == {3}
     assert {one.environ["USER"] for one in (full, half, none)} == {"daemon"}
+
+
+def test_one_starter_for_all_that_is_only_told_something_else() -> None:
+    """What does not change is worked out once; Environment= has the last word on what is told."""
+    preparer = Preparer(_spec("Environment=A=said"), BASE)
+    (command,) = parse_commands("/bin/echo x")
+    one, told = preparer.starter(command, {"A": "told", "B": "told"}, PAIR)
+    assert told == {"B": "told"}
+    assert one.execution.environ == {**BASE, "A": "said"}
+    other, told = preparer.starter(command, {"B": "other"}, Given(PAIR.names, (7, 8), 2))
+    assert other is one
+    assert told == {"B": "other"}
+    more = {"pid_variables": ("P",)}, {"main": False}, {"death_signal": 15}
+    for change in more:
+        other, _ = preparer.starter(command, {}, PAIR, **change)
+        assert other is not one
+    ports = Given(PAIR.names, PAIR.fds, 2, variables={"SOCKACT_PORT_X": "1"})
+    for given in (Given(), ports):
+        other, told = preparer.starter(command, {}, given)
+        assert other.execution.environ == {**BASE, "A": "said", **given.variables}
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        (["EnvironmentFile=-/no/such/file"], "/bin/echo x"),
+        (["UnsetEnvironment=B=told"], "/bin/echo x"),
+        (["WorkingDirectory=~"], "/bin/echo x"),
+        ([f"User={os.geteuid()}"], "/bin/echo x"),
+        ([], "/bin/echo ${B}"),
+        ([], "/bin/echo $B"),
+        ([], "sh -c true"),
+    ],
+)
+def test_what_may_change_is_looked_up_each_time(lines: list[str], text: str) -> None:
+    """A starter is for one process where files, users, or what it is told have a say in more."""
+    preparer = Preparer(_spec(*lines), BASE)
+    (command,) = parse_commands(text)
+    found = [preparer.starter(command, {"B": "told"}, NOTHING) for _ in range(2)]
+    assert found[0][0] is not found[1][0]
+    for starter, told in found:
+        assert told == {}
+        whole = preparer.prepare(command, {"B": "told"}, NOTHING)
+        assert starter.execution == whole
+
+
+def test_what_is_told_replaces_what_was_inherited() -> None:
+    """A variable that every service begins with is there once, as it was told."""
+    preparer = Preparer(_spec(), {**BASE, "EXIT_CODE": "of another"})
+    (command,) = parse_commands("/bin/echo x")
+    starter, told = preparer.starter(command, {"EXIT_CODE": "exited"}, NOTHING)
+    assert {**starter.execution.environ, **told}["EXIT_CODE"] == "exited"
+    assert not told
