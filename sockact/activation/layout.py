@@ -1,6 +1,7 @@
 """How descriptors come to be where a program that is about to be started wants them."""
 
 import fcntl
+import functools
 import os
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -56,7 +57,7 @@ class Layout:
             ]
             self.end = len(sources)
             self.kept += [n for n in range(FIRST_FD, self.end) if sources[n] == n]
-            self._order(plan_moves(sources, 0))
+            self._order(_plan(tuple(sources)))
         except BaseException:
             self.close()
             raise
@@ -101,6 +102,11 @@ class Layout:
         for fd in self._opened:
             os.close(fd)
         self._opened = []
+
+
+@functools.lru_cache(maxsize=64)
+def _plan(sources: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    return tuple(plan_moves(sources, 0))
 
 
 def _opening(number: int, file: StreamFile, streams: tuple[Stdio, Stdio, Stdio]) -> Opening:

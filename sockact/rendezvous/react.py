@@ -109,8 +109,12 @@ class Reactor:
         return None if when is None else max(0.0, when - time.monotonic())
 
     def _deadline(self) -> float | None:
-        moments = [when for timed in self._timed if (when := timed.deadline()) is not None]
-        return min(moments) if moments else None
+        first: float | None = None
+        for timed in self._timed:
+            when = timed.deadline()
+            if when is not None and (first is None or when < first):
+                first = when
+        return first
 
     def step(self, timeout: float | None = 0.0) -> None:
         """Wait at most so many seconds, and a day, for the next event; do everything that is due.

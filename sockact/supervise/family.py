@@ -35,6 +35,7 @@ NONE: Final = "none"
 _T = TypeVar("_T")
 
 _PR_SET_CHILD_SUBREAPER = 36  # include/uapi/linux/prctl.h
+_PAGE = os.sysconf("SC_PAGE_SIZE")
 _ROUNDS = 10  # how often a family that forks while it is killed is looked at again
 _ENVIRON_MAX = 4 << 20  # bytes: more than ARG_MAX/4 cannot be an environment by default
 
@@ -196,8 +197,10 @@ class OwnChildren:
         if self._file is None or threading.active_count() > 1:
             return None
         found, number = b"", self._file.fileno()
-        while piece := os.pread(number, 65536, len(found)):
+        while piece := os.pread(number, _PAGE, len(found)):
             found += piece
+            if len(piece) < _PAGE // 2:
+                break  # it gives a page at a time, as full as it can be (fs/seq_file.c)
         return [*map(int, found.split())]
 
     def close(self) -> None:

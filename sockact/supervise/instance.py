@@ -52,6 +52,7 @@ class Plan(AsValue):
         watchdog: WatchdogSec=.
         kills: SendSIGKILL=.
         remains: RemainAfterExit=.
+        stays: The states in which it stays, because there is something to do or to wait for.
     """
 
     type: str = "simple"
@@ -63,6 +64,15 @@ class Plan(AsValue):
     watchdog: float | None = None
     kills: bool = True
     remains: bool = False
+    stays: frozenset[Instance] = attrs.field(init=False)
+
+    @stays.default
+    def _find_stays(self) -> frozenset[Instance]:
+        return frozenset(
+            state
+            for state in Instance
+            if state not in COMMANDS or self.commands.get(COMMANDS[state])
+        )
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -351,13 +361,10 @@ class Life:
     def _next(self, now: float) -> Sequence[Act]:
         """Run the next command of this state, or leave it."""
         self._index += 1
-        if not self._has_commands(self.state, self._index):
+        if self._index >= len(self.plan.commands.get(COMMANDS[self.state], ())):
             return self._happens(self._done(self.state), now)
         self._run(now)
         return self._flush()
-
-    def _has_commands(self, state: Instance, done: int = 0) -> bool:
-        return len(self.plan.commands.get(COMMANDS[state], ())) > done
 
     def _done(self, state: Instance) -> Happens:
         """Return what it means that all commands of a state have been run."""
@@ -412,7 +419,7 @@ class Life:
                 state = _S.FAILED
             if self._alone and _H.GONE in INSTANCE[state]:
                 state = INSTANCE[state][_H.GONE]
-            elif state not in COMMANDS or self._has_commands(state):
+            elif state in self.plan.stays:
                 return state, quiet
             else:
                 if state is _S.START:

@@ -380,7 +380,7 @@ class Manager:
 
     def deadline(self) -> float | None:
         """Return when a service is to be looked at; for the reactor."""
-        return min(self._idle_due.values(), default=None)
+        return min(self._idle_due.values()) if self._idle_due else None
 
     def expire(self, now: float) -> None:
         """Stop the services that have had no connection for long enough."""

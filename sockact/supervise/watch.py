@@ -230,7 +230,7 @@ class Watch:
 
     def deadline(self) -> float | None:
         """Return when a descriptor is to be watched for activity again; None if none is."""
-        return min(self._resting.values(), default=None)
+        return min(self._resting.values()) if self._resting else None
 
     def expire(self, now: float) -> None:
         """Watch those for activity again whose pause is over."""
