@@ -403,7 +403,11 @@ class SocketUnit:
             accepted.close()
             self._limit_hit(now)
             return
-        if why := self.connections.admit(source(accepted.caller)):
+        key = source(accepted.caller)
+        if why := self.connections.admit(key):
+            self._house.children.reap()  # some may have ended, and nobody has looked yet
+            why = self.connections.admit(key) if self.life.polls else "it is being stopped"
+        if why:
             self.refused += 1
             accepted.close()
             who = text(accepted.caller)

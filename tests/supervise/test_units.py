@@ -72,6 +72,22 @@ def _pid(address: Address) -> int:
     return int(get(address, "/pid")[1])
 
 
+def _is(state: str, pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    return stat.rpartition(")")[2].split()[0] == state
+
+
+@contextlib.contextmanager
+def _stopped(run: Running) -> Iterator[None]:
+    """Have the supervisor do nothing meanwhile."""
+    run.process.send_signal(signal.SIGSTOP)
+    try:
+        run.until(lambda: _is("T", run.process.pid))
+        yield
+    finally:
+        run.process.send_signal(signal.SIGCONT)
+
+
 def _talk(address: Address, data: bytes = b"") -> bytes:
     """Send something, and return everything that comes."""
     with socket.create_connection(address, SECONDS) as sock:
@@ -272,6 +288,36 @@ class TestAccept:
             assert (unit["accepted"], unit["refused"], unit["connections"]) == (2, 1, 2)
             names = [one["name"] for one in run.report()["instances"]]
             assert all(name.startswith("echo@") for name in names)
+
+    def test_room_that_nobody_has_seen(self, units: Units) -> None:
+        """A connection is not refused for one whose process has ended, though that is not known."""
+        address = units.socket("echo.socket", "Accept=yes", "MaxConnections=1")
+        units.service("echo@.service", "/bin/cat", "StandardInput=socket")
+        with running(units) as run, socket.create_connection(address, SECONDS):
+            run.until(lambda: run.report()["instances"])
+            (one,) = run.report()["instances"]
+            with _stopped(run):
+                sock = socket.create_connection(address, SECONDS)
+                os.kill(one["pid"], signal.SIGKILL)
+                run.until(lambda: _is("Z", one["pid"]))
+            with sock:
+                sock.sendall(b"x")
+                assert sock.recv(1) == b"x"
+            assert run.unit("echo.socket")["refused"] == 0
+
+    def test_many_at_once(self, units: Units) -> None:
+        """All that wait at once get a process."""
+        address = units.socket("echo.socket", "Accept=yes")
+        units.service("echo@.service", "/bin/cat", "StandardInput=socket")
+        with running(units) as run, contextlib.ExitStack() as stack:
+            with _stopped(run):
+                made = (socket.create_connection(address, SECONDS) for _ in range(30))
+                many = [stack.enter_context(sock) for sock in made]
+            for sock in many:
+                sock.sendall(b"x")
+                assert sock.recv(1) == b"x"
+            unit = run.unit("echo.socket")
+            assert (unit["accepted"], unit["connections"]) == (30, 30)
 
     def test_end(self, units: Units) -> None:
         """Instances end with the supervisor."""
