@@ -617,7 +617,7 @@ def _is_used(unit: SocketUnit) -> bool:
     waiting = select.poll()
     for number in unit.sockets.filenos():
         waiting.register(number, select.POLLIN)
-    if waiting.poll(0):
+    if any(found & select.POLLIN for _, found in waiting.poll(0)):
         return True
     return any(connections(number, enough=1) for number in unit.sockets.filenos())
 
