@@ -31,7 +31,10 @@ _ANEW = -1
 """In place of a slot: all of it is started again, as soon as nothing of it is left."""
 
 REPLACE_DELAY = Delay(1.0)
-"""What a new generation has to prove that says nothing of itself: that it lives so long."""
+"""What a new generation has to prove that says nothing of itself: that it lives so long.
+
+READY=1 does not shorten that: gunicorn says it before its workers have loaded the application.
+"""
 
 
 class Trial:

@@ -17,7 +17,7 @@ from sockact.supervise.probe import Probe
 from sockact.supervise.serve import Recipe, Running
 from sockact.supervise.store import FdStore
 from sockact.unitfile.command import parse_commands
-from sockact.unitfile.readiness import Delay, Readiness, Said
+from sockact.unitfile.readiness import Readiness, Said
 
 Gives = Callable[[int], Given]
 """Asked for the descriptors of the process in a slot."""
@@ -109,13 +109,8 @@ class Generation:
     def _heard(self, one: Running) -> None:
         if one.problem:
             self.problem = one.problem
-        if not self.ready and self.is_up:
-            if self._probe is None:
-                self._try()
-            elif isinstance(self.readiness, Delay) and self._said():
-                self._probe.cancel()
-                self._probe = None
-                self._become_ready()
+        if not self.ready and self.is_up and self._probe is None:
+            self._try()
         self._changed(self, one)
 
     def _try(self) -> None:
@@ -125,7 +120,7 @@ class Generation:
             case Said.EXEC:
                 self._become_ready(all(one.runs for one in self.slots))
             case Said.NOTIFY:
-                self._become_ready(self._said())
+                self._become_ready(all(one.life.said for one in self.slots))
             case readiness:
                 self._probe = Probe(self._house.reactor, readiness, self._probed, run=self._run)
 
@@ -143,10 +138,6 @@ class Generation:
             return
         self._become_ready()
         self._changed(self, self.slots[0])
-
-    def _said(self) -> bool:
-        """Whether all have said READY=1, which nothing can tell better."""
-        return all(one.life.said for one in self.slots)
 
     def why_not(self) -> str:
         """Return why it is not ready, for people."""

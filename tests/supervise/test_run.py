@@ -159,6 +159,23 @@ class TestReplace:
             assert run.ask("replace").returncode == 0
             assert _pid(address) != first
 
+    def test_life_is_not_shortened_by_ready(self, short_dir: Path) -> None:
+        """What is to live for a while has to, whatever it says: gunicorn says READY=1 too early."""
+        address = _address()
+        ready = ["--ready", "delay:60s", *_listen(address)]
+        with supervisor(short_dir, *ready, *_python("--notify", "READY=1,STATUS=up")) as run:
+            first = _pid(address)
+            run.process.send_signal(signal.SIGHUP)
+
+            def candidates() -> list[int]:
+                ones = run.service(NAME)["instances"]
+                return [one["pid"] for one in ones if one["role"] == "candidate" and one["status"]]
+
+            run.until(candidates)
+            os.kill(candidates()[0], signal.SIGKILL)
+            run.logged("not replaced")
+            assert _pid(address) == first
+
     def test_hanging_one(self, short_dir: Path) -> None:
         """A new process that is not ready in time is stopped."""
         address = _address()
