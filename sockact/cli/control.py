@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -12,6 +12,7 @@ from sockact.errors import OwnerNotFoundError, RendezvousError
 from sockact.supervise.where import paths
 
 _C = TypeVar("_C", bound=Callable[..., object])
+_NONE = "no sockact run of this user is to be found"
 _SUFFIXES = (".service", ".socket")
 
 
@@ -40,21 +41,31 @@ def ask(
     Raises:
         RendezvousError: Nobody answers there, or may not.
     """
-    answer = sockact.control(
+    answer = _request(path, command, units, given, **more)
+    if answer.get("error") is not None:
+        _end(answer)
+    return answer
+
+
+def _request(
+    path: str, command: str, units: Sequence[str], given: Mapping[str, Any], **more: object
+) -> dict[str, object]:
+    return sockact.control(
         path,
         command,
         {"units": list(units), **more},
         timeout=given["timeout"],
         trusted=rendezvous.uids(given["owners"]),
     )
-    if (error := answer.get("error")) is not None:
-        output.fail(str(error))
-        status = answer.get("status")
-        click.get_current_context().exit(status if isinstance(status, int) else exits.FAILURE)
-    return answer
 
 
-def only(path: str | None, given: Mapping[str, Any]) -> str:
+def _end(answer: Mapping[str, object]) -> NoReturn:
+    output.fail(str(answer["error"]))
+    status = answer.get("status")
+    click.get_current_context().exit(status if isinstance(status, int) else exits.FAILURE)
+
+
+def only(path: str | None) -> str:
     """Return the path, or that of the only supervisor of this user.
 
     Raises:
@@ -63,28 +74,52 @@ def only(path: str | None, given: Mapping[str, Any]) -> str:
     """
     if path is not None:
         return path
-    found = [one for one, _ in reports((), given)]
+    found = paths(os.environ)
     if not found:
-        raise OwnerNotFoundError("no sockact run of this user is to be found; name its PATH")
+        raise OwnerNotFoundError(f"{_NONE}; name its PATH")
     if len(found) > 1:
         raise click.UsageError(f"several run; name the PATH of one: {', '.join(found)}")
     return found[0]
 
 
 def reports(units: Sequence[str], given: Mapping[str, Any]) -> list[tuple[str, dict[str, object]]]:
-    """Return what each supervisor of this user tells of itself, with its path."""
-    found = []
+    """Return what each supervisor of this user tells of itself, with its path.
+
+    One that does not answer is a warning if another one does. End with the status of one that
+    refuses, such as for want of the units, if none tells anything.
+
+    Raises:
+        RendezvousError: There are some, and none of them answers; or units are named, and there is
+            none.
+    """
+    found: list[tuple[str, dict[str, object]]] = []
+    refused: list[dict[str, object]] = []
+    failed: list[RendezvousError] = []
     for path in paths(os.environ):
         try:
-            found.append((path, ask(path, "status", units, given)))
+            answer = _request(path, "status", units, given)
         except OwnerNotFoundError:
             continue
         except RendezvousError as error:
-            output.warn(str(error))
+            failed.append(error)
+            continue
+        if answer.get("error") is None:
+            found.append((path, answer))
+        else:
+            refused.append(answer)
+    last = failed.pop() if failed and not found else None
+    for one in failed:
+        output.warn(str(one))
+    if last:
+        raise last
+    if not found and refused:
+        _end(refused[0])
+    if not found and units:
+        raise OwnerNotFoundError(_NONE)
     return found
 
 
 def tell(command: str, words: Sequence[str], given: Mapping[str, Any], **more: object) -> None:
     """Have one supervisor carry out a command."""
     path, units = split(words)
-    ask(only(path, given), command, units, given, **more)
+    ask(only(path), command, units, given, **more)

@@ -3,13 +3,17 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
 
+from sockact.cli import control
+from sockact.errors import OwnerNotFoundError, RendezvousError
 from tests.helpers import SECONDS, SOCKACT, clean_environ, free_port, get, run
 from tests.supervise.supervisors import server, supervisor
 
@@ -166,3 +170,35 @@ def test_watch(short_dir: Path) -> None:
             process.send_signal(signal.SIGINT)
             process.stdout.read()
         assert process.returncode == 130
+
+
+def test_several(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a path, who does not answer, or has no such unit, hides nobody, and is not nobody."""
+    given = {"timeout": 3.0, "owners": ()}
+    listen = ["--listen", f"web=tcp:127.0.0.1:{free_port()}"]
+    silent, none = short_dir / "silent.rdv", short_dir / "none.rdv"
+    with (
+        supervisor(short_dir, *listen, "--", *server()) as sup,
+        supervisor(short_dir, "-S", "Type=exec", "--", "sleep", "60", name="sleep", path=silent),
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as hung,
+    ):
+        here = [str(silent), str(sup.path)]
+        monkeypatch.setattr(control, "paths", lambda _: here)
+        assert [path for path, _ in control.reports([], given)] == here
+        name = sup.report()["services"][0]["name"]
+        assert [path for path, _ in control.reports([name], given)] == here[1:]
+        with pytest.raises(click.exceptions.Exit) as ended, click.Context(click.Command("status")):
+            control.reports(["none.service"], given)
+        assert ended.value.exit_code == 66
+        hung.bind(str(none))
+        hung.listen()
+        here.append(str(none))
+        assert [path for path, _ in control.reports([], given)] == here[:2]
+        here[:2] = []
+        with pytest.raises(RendezvousError, match="does not answer"):
+            control.reports([], given)
+        assert control.only(None) == str(none)
+        here.clear()
+        assert control.reports([], given) == []
+        with pytest.raises(OwnerNotFoundError):
+            control.reports([name], given)
