@@ -86,7 +86,8 @@ def main() -> NoReturn:
         # Whoever read our output is gone, or the disk is full: no more output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if not isinstance(error, BrokenPipeError):
-            output.fail(str(error))
+            where = f"{error.filename}: " if error.filename else ""
+            output.fail(f"{where}{error.strerror or error}")
         sys.exit(exits.FAILURE)
     except Exception as error:
         if os.environ.get("SOCKACT_DEBUG"):

@@ -27,9 +27,16 @@ def fail(message: str) -> None:
     say(f"error: {message}")
 
 
+def _print(text: str) -> None:
+    try:
+        click.echo(text)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from None
+
+
 def line(text: str) -> None:
     """Print one line of a result."""
-    click.echo(printable(text))
+    _print(printable(text))
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -38,18 +45,18 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     for line in lines:
         padded = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        click.echo("  ".join(padded).rstrip())
+        _print("  ".join(padded).rstrip())
 
 
 def json(value: object) -> None:
     """Print a value as JSON."""
     import json as _json  # noqa: PLC0415 - only for --json
 
-    click.echo(_json.dumps(value, indent=2))
+    _print(_json.dumps(value, indent=2))
 
 
 def json_line(value: object) -> None:
     """Print a value as one line of JSON."""
     import json as _json  # noqa: PLC0415 - only for --json
 
-    click.echo(_json.dumps(value))
+    _print(_json.dumps(value))

@@ -61,8 +61,12 @@ def checked_path(path: str, trusted: Sequence[int] = ()) -> str:
             raise PathInUseError(f"{path}: {count} bytes are too long for an abstract name")
         return path
     if not os.path.basename(path):
-        raise PathInUseError(f"{path}: a rendezvous is the path of a socket, not a directory")
-    directory = os.path.realpath(os.path.dirname(os.path.abspath(path)))
+        where = path or repr(path)
+        raise PathInUseError(f"{where}: a rendezvous is the path of a socket, not a directory")
+    try:
+        directory = os.path.realpath(os.path.dirname(os.path.abspath(path)))
+    except FileNotFoundError:
+        raise PathInUseError(f"{path}: the working directory does not exist any more") from None
     current = directory
     while True:
         try:

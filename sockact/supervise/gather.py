@@ -167,6 +167,13 @@ def for_units(words: Iterable[str], search: Search, *, eager: bool) -> Definitio
     return found
 
 
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except FileNotFoundError:
+        raise UnitNotFoundError("the working directory does not exist any more", path) from None
+
+
 class _Collector:
     def __init__(self, search: Search) -> None:
         self._search = search
@@ -178,12 +185,12 @@ class _Collector:
     def near(self, word: str) -> Search:
         """Return where the units beside a unit are looked up."""
         if "/" in word or os.path.lexists(word):
-            return self._search.within(os.path.dirname(os.path.abspath(word)))
+            return self._search.within(os.path.dirname(_absolute(word)))
         return self._search
 
     def directory(self, path: str) -> None:
         names = sorted(os.listdir(path))
-        search = self._search.within(os.path.abspath(path))
+        search = self._search.within(_absolute(path))
         sockets = [n for n in names if n.endswith(_SOCKET) and not _is_template(n)]
         for name in sockets:
             self.socket(os.path.join(path, name), search)

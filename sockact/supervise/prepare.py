@@ -285,7 +285,8 @@ class Preparer:
         for entry in self.spec.get(d.ENVIRONMENT_FILE):
             paths = sorted(glob.glob(entry.path)) if glob.has_magic(entry.path) else [entry.path]
             if not paths and not entry.optional:
-                raise LaunchError(entry.path, errno.ENOENT, f"{_FILE}: no such file", _STEP)
+                reason = f"{_FILE}{entry.path}: no such file"
+                raise LaunchError(self.spec.name, errno.ENOENT, reason, _STEP)
             for path in paths:
                 try:
                     with open(path, "rb") as file:
@@ -294,9 +295,9 @@ class Preparer:
                 except (OSError, ValueError) as error:
                     if entry.optional:
                         continue
-                    reason = getattr(error, "strerror", None) or str(error)
+                    reason = f"{_FILE}{path}: {getattr(error, 'strerror', None) or error}"
                     number = getattr(error, "errno", None) or errno.EINVAL
-                    raise LaunchError(path, number, f"{_FILE}: {reason}", _STEP) from None
+                    raise LaunchError(self.spec.name, number, reason, _STEP) from None
 
     def _limits(self) -> tuple[Limit, ...]:
         limits = ((name, self.spec.get(row)) for name, row in d.LIMITS.items())

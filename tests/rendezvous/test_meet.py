@@ -311,3 +311,12 @@ def test_somebody_who_is_no_owner_at_all(path: str) -> None:
             sockact.takeover(path, WEB, timeout=0.1)
         with pytest.raises(RendezvousError, match="in time"):
             sockact.take(path, timeout=0.1)
+
+
+def test_without_a_working_directory(short_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path is nowhere once the working directory was removed, which is said."""
+    (short_dir / "gone").mkdir()
+    monkeypatch.chdir(short_dir / "gone")
+    (short_dir / "gone").rmdir()
+    with pytest.raises(PathInUseError, match="the working directory does not exist"):
+        checked_path("app.rdv")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from sockact import service_directives as d
+from sockact.errors import UnitNotFoundError
 from sockact.supervise.gather import Search, for_units
 
 SOCKET = "[Socket]\nListenStream=8080\n"
@@ -65,3 +66,12 @@ def test_working_directory(places: tuple[Path, Path], *, user: bool, directory: 
     place = found.services["web.service"].get(d.WORKING_DIRECTORY)
     assert place is not None
     assert (place.path, place.optional) == (directory, False)
+
+
+@pytest.mark.parametrize("word", [".", "./web.socket"])
+def test_without_a_working_directory(places: tuple[Path, Path], word: str) -> None:
+    """A relative path is nowhere once the working directory was removed, which is said."""
+    path, here = places
+    here.rmdir()
+    with pytest.raises(UnitNotFoundError, match="the working directory does not exist"):
+        for_units([word], _search(path), eager=False)

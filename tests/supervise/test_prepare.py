@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,6 +49,15 @@ def test_each_stream_has_a_socket_of_its_own() -> None:
     assert found.names == ("x", "x")
     with pytest.raises(LaunchError, match="no socket named 'y'"):
         _prepared("StandardInput=fd:y", given=PAIR)
+
+
+@pytest.mark.parametrize("path", ["/no/such/file", "/no/such/*"])
+def test_missing_environment_file(path: str) -> None:
+    """What is said names the service, which cannot be run, and the file, which is no program."""
+    said = f"cannot run web.service: EnvironmentFile={path}: no such file"
+    with pytest.raises(LaunchError, match=re.compile(re.escape(said), re.IGNORECASE)):
+        _prepared(f"EnvironmentFile={path}")
+    _prepared(f"EnvironmentFile=-{path}")
 
 
 @pytest.mark.parametrize(
