@@ -643,6 +643,7 @@ MAY_IMPORT = {
         "supervise.listen",
         "supervise.manage",
         "supervise.renew",
+        "supervise.replace",
         "supervise.serve",
         "supervise.settings",
         "supervise.start",

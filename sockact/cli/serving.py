@@ -148,9 +148,10 @@ class Gathering:
     def settings(self) -> Settings:
         """Return how the supervisor runs."""
         given = self._given
+        shared = given["path"] is not None
         return Settings(
-            path=given["path"] or (own_path(os.environ) if given["own_path"] else None),
-            shared=given["path"] is not None,
+            path=own_path(os.environ) if given["own_path"] and not shared else given["path"],
+            shared=shared,
             source=given["source"],
             timeout=given["timeout"],
             drain=given["drain"],

@@ -30,6 +30,12 @@ from sockact.supervise.supply import Found, Supply
 Done = Callable[[str], None]
 
 
+class Missing(str):
+    """Why there was no replacement: one of the services that were named is not defined."""
+
+    __slots__ = ()
+
+
 class Replacement:
     """One replacement, from its beginning to its commit.
 
@@ -92,7 +98,7 @@ class Replacement:
             with contextlib.closing(found):
                 for name in self._names or ():
                     if name not in self.definitions.services:
-                        self.give_up(f"there is no service {name}")
+                        self.give_up(Missing(f"there is no service {name}"))
                         return
                 self._open(supply, found)
         except (SockactError, OSError) as error:

@@ -15,6 +15,7 @@ from sockact.supervise.instance import SKIPPED, SUCCESS
 from sockact.supervise.listen import SocketUnit
 from sockact.supervise.manage import Manager
 from sockact.supervise.renew import Service
+from sockact.supervise.replace import Missing
 from sockact.supervise.serve import Running
 from sockact.supervise.settings import Place, Settings
 from sockact.supervise.start import Generation
@@ -128,7 +129,8 @@ class Responder:
 
         def done(why: str) -> None:
             if why:
-                answer({"error": why, "status": _FAILED})
+                status = _NO_INPUT if isinstance(why, Missing) else _FAILED
+                answer({"error": why, "status": status})
             elif waits:
                 _Wait(manager.all_services(), _is_ending, lambda: answer({}))
             else:

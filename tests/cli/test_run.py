@@ -51,6 +51,13 @@ def test_missing_unit(tmp_path: Path) -> None:
     assert "no .socket or .service unit" in done.stderr
 
 
+def test_empty_path() -> None:
+    """A rendezvous that is an empty word, such as an unset variable, is not none."""
+    done = run("run", "--rendezvous", "", "--", "true")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "'': a rendezvous is the path of a socket" in done.stderr
+
+
 @pytest.mark.parametrize("command", ["status", "replace", "start", "stop", "restart", "reload"])
 def test_nobody_there(short_dir: Path, command: str) -> None:
     """Where nobody runs, that is said in one line, and exit status 69."""
@@ -114,8 +121,9 @@ def test_status_is_readable(short_dir: Path) -> None:
         assert "0/" in lines[2]
         assert lines[3].split()[:3] == ["SERVICE", "STATE", "PID"]
         assert "running" in lines[4]
-        done = sup.ask("status", "none.service")
-        assert (done.returncode, done.stderr.count("\n")) == (66, 1)
+        for command in ("status", "replace", "start"):
+            done = sup.ask(command, "none.service")
+            assert (done.returncode, done.stderr.count("\n")) == (66, 1)
 
 
 def test_environment(short_dir: Path) -> None:
