@@ -1,5 +1,6 @@
 """``python -m sockact``, and the ``sockact`` command itself."""
 
+import sys
 from typing import NoReturn
 
 
@@ -10,8 +11,10 @@ def main() -> NoReturn:
     # A launcher lives for milliseconds: collecting cycles among the modules it has just imported
     # would take a tenth of them.
     gc.disable()
-    from sockact.cli import main as run  # noqa: PLC0415
-
+    try:
+        from sockact.cli import main as run  # noqa: PLC0415
+    except KeyboardInterrupt:
+        sys.exit(130)  # as `sockact.cli.exits` has it, which may not be there yet
     run()
 
 

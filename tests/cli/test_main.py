@@ -128,3 +128,11 @@ def test_output_that_cannot_be_written() -> None:
         )
     said = "sockact: error: standard output: No space left on device\n"
     assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_interrupted_while_it_starts(tmp_path: Path) -> None:
+    """Ctrl-C while modules are imported is no traceback either."""
+    text = "import signal\nsignal.raise_signal(signal.SIGINT)\n"
+    (tmp_path / "click.py").write_text(text)
+    done = run("--version", environ={"PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
