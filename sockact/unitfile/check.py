@@ -86,7 +86,8 @@ def lines(spec: SocketSpec, *, defaults: bool) -> list[Line]:
         if setting is None:
             if defaults and row.moment is not Moment.LISTENER and row.section == "Socket":
                 text = default_text(row)
-                literal = text == write(row.value, row.default)
+                listed = isinstance(row.default, tuple)
+                literal = not listed and text == write(row.value, row.default)
                 found.append(Line(name, text if literal else f"({text})", None))
         elif isinstance(setting.value, tuple):
             places = setting.origins or (setting.origin,) * len(setting.value)

@@ -139,6 +139,13 @@ def test_show(tmp_path: Path) -> None:
     assert by_name["Priority"]["value"] == "(the kernel's)"
 
 
+def test_show_all_of_a_unit_with_nothing_set(tmp_path: Path) -> None:
+    """Each directive has a default that can be shown, those that are lists too."""
+    done = run("show", "--all", _unit(tmp_path, "[Socket]\nListenStream=8080\n"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Symlinks=(not set)" in done.stdout
+
+
 def test_nothing_is_run_or_opened(tmp_path: Path) -> None:
     """A unit from somebody else can make neither command act."""
     marker = tmp_path / "marker"
