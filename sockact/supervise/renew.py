@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _ANEW = -1
 """In place of a slot: all of it is started again, as soon as nothing of it is left."""
 
+_TOO_OFTEN = "started too often (StartLimitBurst=)"
+
 REPLACE_DELAY = Delay(1.0)
 """What a new generation has to prove that says nothing of itself: that it lives so long.
 
@@ -443,8 +445,9 @@ class Service:
         self._due.clear()
         self.result = "start-limit-hit"
         self.hit_limit = not self.is_busy
-        before = f"; {self.last_failure}" if self.last_failure else ""
-        self.last_failure = f"started too often (StartLimitBurst=){before}"
+        if not self.last_failure.startswith(_TOO_OFTEN):
+            before = f"; {self.last_failure}" if self.last_failure else ""
+            self.last_failure = _TOO_OFTEN + before
         log(logging.ERROR, self.name, self.last_failure)
         return False
 

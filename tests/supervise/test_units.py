@@ -590,6 +590,20 @@ def test_start_limit_recovers(units: Units) -> None:
         assert sock.recv(4096).startswith(b"HTTP/1.0 200")
 
 
+def test_start_limit_is_told_once(units: Units) -> None:
+    """What is started too often again and again has failed for that reason, and the one before."""
+    units.socket("web.socket", "X-TriggerLimitRecoverSec=60")
+    units.service("web.service", "/bin/false", unit="StartLimitBurst=1\nStartLimitIntervalSec=60")
+    with running(units) as run:
+        run.ask("start", "web.service")
+        run.state_becomes("web.service", "failed")
+        for _ in range(3):
+            assert run.ask("start", "web.service").returncode == 1
+        failure = run.service("web.service")["last_failure"]
+        assert failure.count("started too often") == 1
+        assert failure.endswith("status=1/FAILURE")
+
+
 def test_takeover_leaves_idle_services_alone(units: Units) -> None:
     """A successor starts what the former supervisor ran, and the rest on demand."""
     used, idle = units.socket("used.socket"), units.socket("idle.socket")
