@@ -97,11 +97,13 @@ def _check_directory(
         raise PathInUseError(f"{path}: {directory} is no directory")
     if info.st_uid not in (0, os.geteuid(), *trusted):
         raise PathInUseError(
-            f"{path}: {directory} belongs to uid {info.st_uid}, who could put another socket there"
+            f"{path}: {directory} belongs to uid {info.st_uid}, who could put another socket there",
+            errno.EACCES,
         )
     if info.st_mode & 0o022 and not info.st_mode & stat.S_ISVTX:
         raise PathInUseError(
-            f"{path}: others may write to {directory}; use a directory of your own, or chmod go-w"
+            f"{path}: others may write to {directory}; use a directory of your own, or chmod go-w",
+            errno.EACCES,
         )
 
 

@@ -128,7 +128,7 @@ def test_a_directory_that_others_may_write_to(short_dir: Path) -> None:
     """The line says which directory, and what to do; nothing is made there."""
     short_dir.chmod(0o777)
     done = run("hold", f"{short_dir}/r", *WEB)
-    assert done.returncode == exits.FAILURE
+    assert done.returncode == exits.NO_PERMISSION
     assert done.stderr == (
         f"sockact: error: {short_dir}/r: others may write to {short_dir}; use a directory of your"
         " own, or chmod go-w\n"
