@@ -129,6 +129,7 @@ class Responder:
 
         def done(why: str) -> None:
             if why:
+                logger.error("not replaced: %s", why)
                 status = _NO_INPUT if isinstance(why, Missing) else _FAILED
                 answer({"error": why, "status": status})
             elif waits:

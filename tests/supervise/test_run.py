@@ -154,6 +154,7 @@ class TestReplace:
             assert done.returncode == 1
             assert "status=9" in done.stderr
             assert len(done.stderr.splitlines()) == 1
+            run.logged("not replaced: sh.service: main process ended")
             assert _pid(address) == first
             flag.unlink()
             assert run.ask("replace").returncode == 0
