@@ -334,7 +334,8 @@ class Supervisor:
             case Phase.DRAINING if self.place is not Place.ENDING:
                 self._drain()
             case Phase.FAILED:
-                self.failure = tenure.failure or "the takeover came to nothing"
+                why = f": {tenure.failure}" if tenure.failure else ""
+                self.failure = f"the takeover came to nothing{why}"
                 self.end()
         self._look()
 
