@@ -72,7 +72,7 @@ class Trial:
         generation = self.generation
         if not generation.begun:
             return
-        if not generation.is_whole:
+        if generation.futile or not generation.is_whole:
             before = "" if generation.ready else " before it was ready"
             self._fail(generation.problem or f"it has ended{before}")
         elif generation.ready and not self._told:

@@ -33,6 +33,7 @@ class Generation:
         readiness: What has to be tried once all have started; None for nothing.
         begun: Whether all have been started.
         ready: Whether it has shown that it can serve.
+        futile: Whether it never will, because what was to be tried cannot be.
         problem: Why it came to nothing.
     """
 
@@ -62,6 +63,7 @@ class Generation:
         self.spec = spec
         self.begun = False
         self.ready = False
+        self.futile = False
         self.problem = ""
         self._house = house
         self._recipe = Recipe(house, spec)
@@ -109,7 +111,7 @@ class Generation:
     def _heard(self, one: Running) -> None:
         if one.problem:
             self.problem = one.problem
-        if not self.ready and self.is_up and self._probe is None:
+        if not self.ready and not self.futile and self.is_up and self._probe is None:
             self._try()
         self._changed(self, one)
 
@@ -132,11 +134,10 @@ class Generation:
     def _probed(self, error: str | None) -> None:
         self._probe = None
         if error is not None:
-            self.problem = error
+            self.problem, self.futile = error, True
             log(logging.WARNING, self.spec.name, error, generation=self.number)
-            self.stop()
-            return
-        self._become_ready()
+        else:
+            self._become_ready()
         self._changed(self, self.slots[0])
 
     def why_not(self) -> str:

@@ -177,6 +177,20 @@ class TestReplace:
             run.logged("not replaced")
             assert _pid(address) == first
 
+    def test_probe_of_a_host_that_does_not_exist(self, short_dir: Path) -> None:
+        """It stops a replacement, but not the first process: there, readiness is only told."""
+        address = _address()
+        ready = ["--ready", "tcp:no-such-host.invalid:80", *_listen(address)]
+        with supervisor(short_dir, *ready, *_python()) as run:
+            run.logged("no-such-host.invalid:80: ")
+            first = _pid(address)
+            assert run.pids(NAME) == [first]
+            done = run.ask("replace")
+            assert done.returncode == 1
+            assert "no-such-host.invalid:80: " in done.stderr
+            run.until(lambda: run.pids(NAME) == [first])
+            assert _pid(address) == first
+
     def test_hanging_one(self, short_dir: Path) -> None:
         """A new process that is not ready in time is stopped."""
         address = _address()
