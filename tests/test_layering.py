@@ -819,6 +819,7 @@ MAY_IMPORT = {
         "supervise.where",
         "unitfile.readiness",
         "unitfile.service",
+        "unitfile.unit",
     ],
     "cli.start": ["cli.control"],
     "cli.status": ["cli.control", "cli.output"],

@@ -25,6 +25,7 @@ from sockact.supervise.settings import Settings
 from sockact.supervise.where import own_path
 from sockact.unitfile.readiness import parse_readiness, shared_listener
 from sockact.unitfile.service import override, read_setting
+from sockact.unitfile.unit import override as override_socket
 
 _RUN_ONLY: Mapping[str, Any] = {
     "path": None,
@@ -258,8 +259,9 @@ _UNHURRIED = {
 
 
 def _accepting(spec: SocketSpec, limits: Mapping[str, int]) -> SocketSpec:
+    values = {directives.ACCEPT.name: True, **limits}
+    said = {name for name in limits if name in spec.settings}
     origin = Origin("--accept")
-    settings = {name: Setting(value, origin) for name, value in limits.items()}
-    settings |= spec.settings
-    settings[directives.ACCEPT.name] = Setting(True, origin)
-    return attrs.evolve(spec, settings=settings)
+    return override_socket(
+        spec, {name: Setting(value, origin) for name, value in values.items() if name not in said}
+    )

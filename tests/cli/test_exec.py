@@ -546,6 +546,7 @@ def _unit(directory: Path, text: str) -> str:
             1,
             "cannot change to the directory /no/such",
         ),
+        (["-l", "udp:0", "--accept", "--", "true"], 78, "nothing can be accepted on udp-0"),
         (["-l", "tcp:0", "--", "no-such-program"], 127, "no such program in PATH"),
         (["-l", "tcp:0", "--", "/etc/passwd"], 126, "not executable"),
         (["-l", "tcp:192.0.2.1:80", "--", "true"], 1, "no interface here has 192.0.2.1"),
