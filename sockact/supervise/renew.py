@@ -165,9 +165,9 @@ class Service:
 
     @property
     def is_starting(self) -> bool:
-        """Whether any of its processes is starting."""
-        current = self.current
-        return current is not None and any(o.is_active and not o.is_up for o in current.slots)
+        """Whether any of its processes is about to start, or comes to its end before it has."""
+        slots = self.current.slots if self.current else ()
+        return any(not (one.is_up or one.is_over) for one in slots)
 
     @property
     def is_restarting(self) -> bool:

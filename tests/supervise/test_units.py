@@ -590,6 +590,19 @@ def test_start_limit_recovers(units: Units) -> None:
         assert sock.recv(4096).startswith(b"HTTP/1.0 200")
 
 
+@pytest.mark.parametrize("lines", [("Type=notify", "TimeoutStartSec=0.5"), ("Type=exec",)])
+def test_start_tells_of_a_failure(units: Units, lines: tuple[str, ...]) -> None:
+    """``sockact start`` and restart wait until a service has started, or has failed to."""
+    units.socket("web.socket")
+    program = "/no/such/program" if "Type=exec" in lines else "/bin/sleep 60"
+    units.service("web.service", program, *lines)
+    with running(units) as run:
+        for command in ("start", "restart"):
+            done = run.ask(command, "web.service")
+            assert done.returncode == 1, command
+            assert done.stderr.startswith("sockact: error: web.service: ")
+
+
 def test_start_limit_is_told_once(units: Units) -> None:
     """What is started too often again and again has failed for that reason, and the one before."""
     units.socket("web.socket", "X-TriggerLimitRecoverSec=60")
