@@ -717,7 +717,7 @@ def test_full_disk() -> None:
             env=clean_environ(), text=True, check=False,
         )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr == "sockact: error: [Errno 28] No space left on device\n"
+    assert done.stderr == "sockact: error: standard output: No space left on device\n"
 
 
 def test_failed_inetd_gives_standard_input_and_output_back(tmp_path: Path) -> None:

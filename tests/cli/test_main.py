@@ -1,6 +1,5 @@
 """The ``sockact`` command as a whole."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -112,22 +111,6 @@ def test_module_and_command_are_one() -> None:
         installed = subprocess.check_output([command, "--version"], text=True)
         assert installed == run("--version").stdout
     assert exits.MEANINGS.keys() >= {0, 1, 2, 66, 70, 78, 126, 127, 130}
-
-
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
-def test_output_that_cannot_be_written() -> None:
-    """One line says that it is the output, and why."""
-    with open("/dev/full", "wb") as full:
-        done = subprocess.run(
-            [*SOCKACT, "exec", "-l", "tcp:8080", "--print"],
-            env=clean_environ(),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-    said = "sockact: error: standard output: No space left on device\n"
-    assert (done.returncode, done.stderr) == (1, said)
 
 
 def test_interrupted_while_it_starts(tmp_path: Path) -> None:
