@@ -186,7 +186,7 @@ def test_the_environment(short_dir: Path) -> None:
 def test_wrong_gets(short_dir: Path, arguments: list[str], status: int, text: str) -> None:
     """Each failure is one line with its status, and the holder has what it had."""
     path = str(short_dir / "r")
-    with holder(path, *WEB, "-l", "u=unix:@sockact-wrong"):
+    with holder(path, *WEB, "-l", f"u=unix:@{short_dir.name}"):
         done = run("get", path, *arguments)
         assert done.returncode == status, done.stderr
         assert text in done.stderr
