@@ -286,11 +286,11 @@ def test_lazy_starts_at_the_first_connection(short_dir: Path) -> None:
 def test_lazy_interrupted_leaves_nothing(short_dir: Path, number: signal.Signals) -> None:
     """A signal while waiting ends with 128 and its number, without a word, and removes the node."""
     command = [*SOCKACT, "exec", "--lazy", "-l", f"unix:{short_dir}/s", "--", "true"]
-    with running(command) as process:
-        deadline = time.monotonic() + SECONDS
-        while not (short_dir / "s").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(f"{short_dir}/notify")
+    manager.settimeout(SECONDS)
+    with manager, running(command, environ={"NOTIFY_SOCKET": f"{short_dir}/notify"}) as process:
+        assert manager.recv(100) == b"READY=1"
         process.send_signal(number)
         _, stderr = process.communicate(timeout=SECONDS)
     assert (process.returncode, stderr.strip()) == (128 + number, "")
