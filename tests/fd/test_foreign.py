@@ -22,6 +22,12 @@ def _stuffed(client: socket.socket) -> None:
             pass
 
 
+def _wait_for_threads() -> None:
+    for thread in threading.enumerate():
+        if thread.daemon:
+            thread.join(SECONDS)
+
+
 @pytest.mark.parametrize("blocking", [True, False])
 def test_it_does_not_wait_for_the_peer(*, blocking: bool) -> None:
     """Not even with SO_LINGER and a peer that does not read; and the peer gets everything."""
@@ -40,6 +46,19 @@ def test_it_does_not_wait_for_the_peer(*, blocking: bool) -> None:
         peer.settimeout(SECONDS)
         while peer.recv(1 << 20):
             pass
+        _wait_for_threads()
+
+
+def test_an_option_that_others_share_stays() -> None:
+    """Whoever else has the socket finds SO_LINGER as it was."""
+    with socket.socket() as ours:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
+        with ours.dup() as theirs:
+            handle = OwnedFd(ours.detach())
+            close_foreign(handle)
+            assert theirs.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == _LINGER
+            _wait_for_threads()
+            assert handle.closed
 
 
 def test_a_socket_that_is_to_be_reset_is() -> None:
