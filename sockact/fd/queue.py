@@ -1,4 +1,7 @@
-"""How full the queue of a socket is. Nothing here changes the fd or takes from the queue."""
+"""How full the queue of a socket is, and what is on its way there.
+
+Nothing here changes the fd or takes from the queue.
+"""
 
 import contextlib
 import os
@@ -108,3 +111,32 @@ def _rqlen(answer: bytes, inode: int) -> Queue | None:
         return None
     now, limit = _RQLEN.unpack(found)
     return Queue(now, limit, "connections")
+
+
+_PEER = struct.Struct("=6x2s16x16s4x8s")  # struct inet_diag_msg: port, address, cookie
+
+
+def handshakes(fd: int) -> frozenset[bytes]:
+    """Return the connections that clients are just making to the port of a TCP listener.
+
+    They are not in its queue yet. The kernel does not tell them by listener, so those to others
+    with that port are among them.
+
+    Returns:
+        What tells each from all others. Nothing for other descriptors, and where the kernel does
+        not tell: see `sockact.fd.connections`.
+    """
+    with contextlib.suppress(OSError):
+        sock = borrowed(fd)
+        try:
+            if sock.family not in (_socket.AF_INET, _socket.AF_INET6):
+                return frozenset()
+            port = sock.getsockname()[1]
+        finally:
+            sock.detach()
+        request = sockdiag.tcp_request(sock.family, port, 1 << sockdiag.SYN_RECV)
+        return frozenset(
+            b"".join(_PEER.unpack_from(data, at + sockdiag.HEADER.size))
+            for data, at in sockdiag.ask_all(request)
+        )
+    return frozenset()

@@ -17,7 +17,7 @@ HEADER = struct.Struct("=IHHII")
 BY_FAMILY = 20
 """The type of questions and answers: SOCK_DIAG_BY_FAMILY."""
 
-LISTEN, TIME_WAIT = 10, 6
+SYN_RECV, TIME_WAIT, LISTEN = 3, 6, 10
 """States of a socket (net/tcp_states.h), of Unix ones too; a mask has one bit for each."""
 
 UNIX = struct.Struct("=BBBxIII")

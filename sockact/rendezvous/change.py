@@ -5,7 +5,7 @@ anything that is not wanted any more is let go.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 
 import attrs
@@ -68,11 +68,24 @@ class Change:
         """The definition of each entry."""
         return [listener for spec in self.specs for listener in spec.listeners]
 
-    def undo(self) -> None:
-        """Close what was opened: nothing has changed; after `commit` this does nothing."""
+    def undo(self, keep: Collection[OwnedFd] = ()) -> SocketSet:
+        """Close what was opened: nothing has changed; after `commit` this does nothing.
+
+        Args:
+            keep: What of it is not to be closed yet.
+
+        Returns:
+            That, owned by the caller.
+        """
         new, self._new = self._new, None
+        kept = SocketSet()
         if new is not None:
+            entries = list(new)
+            new.forget()
+            for entry in entries:
+                (kept if entry in keep else new).append(entry)
             new.discard()
+        return kept
 
     def commit(
         self, tenure: Tenure | None = None, *, warn: Warn = warn_by_default

@@ -53,6 +53,9 @@ class Options:
 Open = Callable[[Sequence[SocketSpec]], SocketSet]
 """Opens every listener of the definitions in their order, or none; `open_specs` does."""
 
+Beside = Callable[[Sequence[OwnedFd]], object]
+"""Hears of what was taken before anything is opened beside it."""
+
 
 def non_blocking(spec: SocketSpec) -> SocketSpec:
     """Return a spec whose listeners are non-blocking, unless it says something of that itself.
@@ -95,6 +98,7 @@ def _furnish(
     handles: Sequence[OwnedFd],
     specs: Sequence[SocketSpec],
     open_: Open,
+    beside: Beside = lambda _taken: None,
 ) -> _Furnished:
     """Give each listener of the definitions, resolved, what was taken for it, or open it.
 
@@ -106,6 +110,8 @@ def _furnish(
     opened = SocketSet()
     furnished = _Furnished()
     try:
+        if to_open:
+            beside(handles)
         opened = open_(to_open)
         new = iter(list(opened))
         rows = []
@@ -170,6 +176,7 @@ def come(
     warn: Warn,
     *,
     open: Open | None = None,  # noqa: A002 - as the method of a unit is called
+    beside: Beside = lambda _taken: None,
     reactor: Reactor | None = None,
     stored: list[Parked] | None = None,
 ) -> tuple[Reactor, Tenure, SocketSet]:
@@ -183,6 +190,7 @@ def come(
         options: How to come there.
         warn: Called with a line for each option that could not be set, and the like.
         open: What opens what the definitions add, resolved; by default `open_specs`.
+        beside: Called with what was taken, before anything is opened that may share its addresses.
         reactor: What is to drive it, which stays the caller's; by default a new one.
         stored: Gets what the services of the former owner had stored, owned by the caller, once
             nothing can fail any more; by default that is closed.
@@ -214,7 +222,7 @@ def come(
         if specs:
             specs = [resolved(spec, options) for spec in specs]
             handles, arrival.handles = arrival.handles, ()
-            furnished = _furnish(arrival.manifest, handles, specs, opener)
+            furnished = _furnish(arrival.manifest, handles, specs, opener, beside)
         else:
             furnished = _Furnished()
             furnished.rows = arrival.manifest

@@ -119,6 +119,7 @@ class Tenure:
         self._changed: list[Callable[[], None]] = []
         self.on_stop: list[Callable[[], object]] = []
         self.on_resume: list[Callable[[], object]] = []
+        self.on_alone: list[Callable[[], object]] = []
         try:
             self._listener = arrival.listener or self._place.publish(kind)
         except BaseException:
@@ -369,6 +370,11 @@ class Tenure:
         if self._owner:
             self._owner.when_idle(callback)
 
+    @property
+    def dropped(self) -> Sequence[OwnedFd]:
+        """What nobody wants, and the former owner may still need; owned here."""
+        return self._dropped
+
     def drop_after_drain(self, handles: Sequence[OwnedFd]) -> None:
         """Take ownership of handles that nobody wants, to close them when the former owner is gone.
 
@@ -519,8 +525,10 @@ class Tenure:
 
     def _alone(self) -> None:
         self.remove_duty(ELDER)
-        close_all(self._dropped)
-        self._dropped = []
+        if self._dropped:
+            close_all(self._dropped)
+            self._dropped = []
+            _call(self.on_alone)
 
     def _step_down(self) -> None:
         """Give back what was taken without the former owner's word."""

@@ -14,9 +14,10 @@ from sockact import service_directives as d
 from sockact.errors import SockactError
 from sockact.fd.connections import connections
 from sockact.fd.own import OwnedFd
+from sockact.fd.reuseport import group
 from sockact.rendezvous.react import READ
 from sockact.sockets.accept import Accepted
-from sockact.sockets.socketset import SocketSet
+from sockact.sockets.socketset import NamedSocket, SocketSet
 from sockact.spec import InetAddress, ServiceSpec, SocketSpec
 from sockact.supervise import connection
 from sockact.supervise.aside import Aside
@@ -27,6 +28,7 @@ from sockact.supervise.listen import SocketUnit
 from sockact.supervise.open import open_file
 from sockact.supervise.renew import Service
 from sockact.supervise.serve import Recipe, Running, seconds
+from sockact.supervise.steer import Steering
 from sockact.supervise.supply import Found, Supply
 from sockact.supervise.tables import Unit
 from sockact.supervise.watch import Watch
@@ -35,6 +37,9 @@ _OVER = (Unit.DEAD, Unit.FAILED)
 
 _LOOKS = 8
 """How often listeners are looked at in a row: it saves a tenth of the time of many connections."""
+
+SETTLE_SECONDS = 5.0
+"""How long a former owner that is gone may take until all its sockets are closed."""
 
 IDLE_CHECK_SECONDS = 1.0
 """How often a service that has connections is looked at again, to stop it when it is idle."""
@@ -57,6 +62,9 @@ class Manager:
         services: The services by name.
         instances: The instances of Accept=yes by name.
         definitions: What is run.
+        steering: Which of several sockets with one address get new connections.
+        given_up: Tells which sockets of a former owner are served no more.
+        changing: Whether a replacement is under way that says where new connections go.
     """
 
     def __init__(self, house: House, definitions: Definitions, ground: Ground) -> None:
@@ -67,6 +75,9 @@ class Manager:
         self.services: dict[str, Service] = {}
         self.instances: dict[str, Running] = {}
         self.changed: Callable[[], None] = lambda: None
+        self.steering = Steering()
+        self.given_up: Callable[[], Sequence[OwnedFd]] = lambda: ()
+        self.changing = False
         self._ground = ground
         self._watch = Watch()
         self.gathering = False
@@ -79,6 +90,7 @@ class Manager:
         self._draining: list[SocketSet] = []
         self._recipes: dict[str, Recipe] = {}
         self._idle_due: dict[str, float] = {}
+        self._settle_due: float | None = None
         for one in definitions.units:
             self._add_unit(one)
         for spec in definitions.services.values():
@@ -387,11 +399,17 @@ class Manager:
             self._idle_due[service.name] = self.house.now() + limit
 
     def deadline(self) -> float | None:
-        """Return when a service is to be looked at; for the reactor."""
-        return min(self._idle_due.values()) if self._idle_due else None
+        """Return when something is to be looked at; for the reactor."""
+        when = min(self._idle_due.values()) if self._idle_due else None
+        if self._settle_due is None:
+            return when
+        return self._settle_due if when is None else min(when, self._settle_due)
 
     def expire(self, now: float) -> None:
-        """Stop the services that have had no connection for long enough."""
+        """Stop the services that have had no connection for long enough, and the like."""
+        if self._settle_due is not None and self._settle_due <= now:
+            self._settle_due = None
+            self.settle()
         for name in [name for name, when in self._idle_due.items() if when <= now]:
             service = self.services[name]
             limit = seconds(service.spec.get(d.X_IDLE_STOP))
@@ -486,9 +504,10 @@ class Manager:
             service.store.clear()
             service.close()
         if self._draining and not any(one.former for one in self.all_services()):
-            for sockets in self._draining:
+            draining, self._draining = self._draining, []
+            for sockets in draining:
                 sockets.close()
-            self._draining = []
+            self.settle()
 
     def all_services(self) -> list[Service]:
         """Return all services, those included that are on their way to their end."""
@@ -498,6 +517,34 @@ class Manager:
         """Take ownership of sockets that nobody wants, and close them when the drain is over."""
         self._draining.append(sockets)
         self._look_leaving()
+
+    def reclaim(self) -> SocketSet:
+        """Give away the siblings that wait for the end of the drain: they may be wanted again.
+
+        To open others would change the order of their group when these are closed. What is not
+        wanted comes back by `close_after_drain`.
+        """
+        found = SocketSet()
+        for sockets in self._draining:
+            entries = list(sockets)
+            sockets.forget()
+            for entry in entries:
+                (sockets if group(entry.fileno()) is None else found).append(entry)
+        return found
+
+    def settle(self) -> None:
+        """Have new connections go to all sockets that are served, and to no others."""
+        # Else somebody else does that, or it is to be done later.
+        if self.house.polls and self._settle_due is None and not self.changing:
+            idle = [*self.given_up(), *(one for sockets in self._draining for one in sockets)]
+            self.steering.confine([*self._entries(), *idle], idle)
+
+    def settle_later(self) -> None:
+        """Do so when a former owner that is gone has surely closed what it had."""
+        self._settle_due = self.house.now() + SETTLE_SECONDS
+
+    def _entries(self) -> list[NamedSocket]:
+        return [entry for _, sockets in self.sockets() for entry in sockets]
 
     def keep(self, rest: SocketSet) -> None:
         """Take ownership of what undoes the opening of sockets, whoever has the sockets."""
@@ -530,6 +577,7 @@ class Manager:
 
     def resume(self) -> None:
         """Listen again."""
+        self.settle()
         for unit in self.units.values():
             unit.rewatch()
         self._look_deferred()

@@ -12,6 +12,7 @@ from functools import partial
 import attrs
 
 from sockact.errors import SockactError
+from sockact.fd.own import OwnedFd
 from sockact.rendezvous.change import Change, change
 from sockact.rendezvous.takeover import Tenure
 from sockact.sockets.socketset import NamedSocket, SocketSet
@@ -19,12 +20,13 @@ from sockact.spec import ServiceSpec, SocketSpec
 from sockact.supervise.aside import Aside
 from sockact.supervise.definitions import Definitions
 from sockact.supervise.given import Given, joined
-from sockact.supervise.house import log
+from sockact.supervise.house import log, logger
 from sockact.supervise.listen import part
 from sockact.supervise.manage import Manager
 from sockact.supervise.open import Opening
 from sockact.supervise.renew import Service
 from sockact.supervise.start import Gives
+from sockact.supervise.steer import Ebb, siblings
 from sockact.supervise.supply import Found, Supply
 
 Done = Callable[[str], None]
@@ -61,6 +63,10 @@ class Replacement:
         self._change: Change | None = None
         self._opening: Opening | None = None
         self._tried: list[Service] = []
+        self._given_up: Sequence[OwnedFd] = ()
+        self._all: list[OwnedFd] = []
+        self._reclaimed = SocketSet()
+        self._ebb: Ebb | None = None
         self._over = False
         self._ready = False
 
@@ -115,25 +121,43 @@ class Replacement:
         Raises:
             BindError: Something could not be opened; nothing has changed.
         """
-        present = list(self._manager.sockets())
-        flat = SocketSet(entry for _, sockets in present for entry in sockets)
-        # By the addresses that names had when they were opened.
-        old = [supply.resolved(_as_opened(spec, sockets)) for spec, sockets in present]
-        self._opening = Opening(found.open)
+        manager = self._manager
+        present = list(manager.sockets())
+        manager.changing = True
+        self._reclaimed = manager.reclaim()
+        reclaimed = list(self._reclaimed)
+        flat = SocketSet([*(entry for _, sockets in present for entry in sockets), *reclaimed])
+        self._all = list(flat)
+        self._opening = opening = Opening(found.open)
+
+        def open_(missing: Sequence[SocketSpec]) -> SocketSet:
+            names = {spec.name for spec in missing}
+            beside = [one for spec, sockets in present if spec.name in names for one in sockets]
+            manager.steering.confine(beside, more=True)
+            return opening.open(missing)
+
         try:
-            self._change = change(
-                flat, old, found.specs, supply.options(), supply.warn, open=self._opening.open
-            )
+            # By the addresses that names had when they were opened.
+            old = [supply.resolved(_as_opened(spec, sockets)) for spec, sockets in present]
+            self._change = change(flat, old, found.specs, supply.options(), supply.warn, open=open_)
         except BaseException:
-            self._opening.discard()
+            opening.discard()
             raise
         finally:
             flat.forget()
+        self._given_up = [one for one in self._change.dropped if one not in reclaimed]
+
+    def give_up_others(self, handles: Sequence[OwnedFd]) -> None:
+        """Have what a former owner has beside the present sockets given up, too."""
+        self._all = [entry for _, sockets in self._manager.sockets() for entry in sockets]
+        self._all += handles
+        self._given_up = handles
 
     def begin(self) -> None:
         """Start what is new."""
         known = self._manager.services
-        names = self.definitions.services if self._names is None else self._names
+        names = dict.fromkeys(self.definitions.services if self._names is None else self._names)
+        names |= dict.fromkeys(self._multiplied())
         services = [known[name] for name in names if name in known]
         chosen: list[Service] = []
         for service in services:
@@ -152,6 +176,15 @@ class Replacement:
             spec = self.definitions.services[name]
             service.try_new(spec, self._gives(service, spec), partial(self._heard, name))
         self._look()
+
+    def _multiplied(self) -> list[str]:
+        """Return the services that have siblings for another number of processes than before."""
+        before = {name: unit.copies for name, unit in self._manager.units.items()}
+        return [
+            one.service
+            for one in self.definitions.units
+            if before.get(one.spec.name, one.copies) != one.copies
+        ]
 
     def _gives(self, service: Service, spec: ServiceSpec) -> Gives:
         if self._change is None:
@@ -190,7 +223,25 @@ class Replacement:
     def _look(self) -> None:
         if not self.waiting and not self._over and not self._ready:
             self._ready = True
+            self._empty()
+
+    def _empty(self) -> None:
+        """Have what waits in siblings that are given up accepted by those who serve them still."""
+        reclaimed = list(self._reclaimed)
+        served = [one for one in self._all if one not in reclaimed]
+        given_up = siblings(served, self._given_up)
+        if not given_up:
             self._done("")
+            return
+        self._manager.steering.confine(self._all, [*self._given_up, *reclaimed])
+        house = self._manager.house
+        self._ebb = Ebb(house.reactor, given_up, house.now(), self._emptied)
+
+    def _emptied(self, left: int) -> None:
+        if left:
+            text = "nobody accepts %d connections to processes that are given up: they are lost"
+            logger.warning(text, left)
+        self._done("")
 
     def give_up(self, why: str) -> None:
         """Undo everything, and say why; without effect after the end."""
@@ -199,13 +250,24 @@ class Replacement:
         self._over = True
         if self._looking is not None:
             self._looking.cancel()
+        if self._ebb is not None:
+            self._ebb.cancel()
         for service in self._tried:
             service.give_up_trial(why)
         if self._change is not None:
-            self._change.undo()
+            # Processes that are told to stop have them still.
+            opened = self._change.opened
+            self._reclaimed.extend(self._change.undo(siblings([*self._all, *opened], opened)))
         if self._opening is not None:
             self._opening.discard()
+            self._restore()
         self._done(why)
+
+    def _restore(self) -> None:
+        """Have connections go where they went before."""
+        self._manager.changing = False
+        self._manager.close_after_drain(self._reclaimed)
+        self._manager.settle()
 
     def commit(self, tenure: Tenure | None = None) -> None:
         """Let the new take its place.
@@ -226,6 +288,8 @@ class Replacement:
                 manager.services[name].set_spec(spec)
         manager.drop_services(self.definitions)
         manager.close_after_drain(dropped)
+        manager.changing = False
+        manager.settle()
         manager.rewatch()
 
     def _commit_sockets(self, tenure: Tenure | None) -> SocketSet:
@@ -233,6 +297,7 @@ class Replacement:
             return SocketSet()
         specs = self._change.specs
         whole, dropped = self._change.commit(tenure, warn=self._warn)
+        self._reclaimed.forget()  # they are among either
         parts = self._opening.divide(specs, whole)
         self._manager.set_units(self.definitions, parts)
         self._manager.keep(whole)

@@ -208,6 +208,7 @@ class Supervisor:
                     self.supply.options(self._patience()),
                     self.supply.warn,
                     open=opening.open,
+                    beside=lambda taken: manager.steering.confine(taken, more=True),
                     reactor=self.reactor,
                     stored=parked,
                 )
@@ -241,6 +242,8 @@ class Supervisor:
             tenure.on_stored = self._stores.restore
             self._stores.mirror(tenure)
             tenure.watch(self._phase_changed)
+            tenure.on_alone.append(self.manager.settle_later)
+            self.manager.given_up = lambda: tenure.dropped
             if not tenure.predecessor_drains:
                 tenure.ready()
         if self.place is Place.BOOTING and tenure is not None and tenure.predecessor_drains:
@@ -271,6 +274,8 @@ class Supervisor:
         before = self._running_before()
         names = [name for name in manager.services if self._is_wanted(name, before)]
         self.replacement = Replacement(manager, names, self._tried)
+        assert self.tenure is not None
+        self.replacement.give_up_others(self.tenure.dropped)
         self.replacement.begin()
 
     def _is_wanted(self, name: str, before: Collection[str] | None) -> bool:
@@ -530,6 +535,8 @@ class Supervisor:
         self.supply.close()
         if self.tenure is not None:
             self.tenure.commands = None
+            if not self.tenure.has_led:
+                self.manager.steering.confine(self.tenure.dropped)  # the owner serves them still
             self.tenure.close(self.failure or "the supervisor ends")
         let_go = self._let_go()
         if let_go is SocketSet.close:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sockact.fd.queue import Queue, _rqlen, queue
+from sockact.fd.queue import Queue, _rqlen, handshakes, queue
 from tests.helpers import ROOT, SECONDS
 
 MPTCP = 262
@@ -278,3 +278,43 @@ def test_error_answer_is_none() -> None:
     """The kernel's ENOENT is no queue."""
     error = struct.pack("=IHHIIi", 76, 2, 0, 1, 8323, -errno.ENOENT) + ANSWER[:40] + bytes(16)
     assert _rqlen(error, 0x31FE) is None
+
+
+@pytest.mark.parametrize(
+    ("family", "host", "client"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET6, "::1", "::1"),
+        (socket.AF_INET6, "::", "127.0.0.1"),
+    ],
+)
+def test_handshakes(family: int, host: str, client: str) -> None:
+    """A connection is being made until it is in the queue; each is told from the others."""
+    with _listening(family, socket.SOCK_STREAM, 0, (host, 0)) as (sock, clients):
+        # So one that says nothing is not in the queue, though its client believes so.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, int(SECONDS))
+        assert handshakes(sock.fileno()) == frozenset()
+        made = []
+        seen = frozenset[bytes]()
+        for count in (1, 2, 3):
+            address = (client, sock.getsockname()[1])
+            made.append(clients.enter_context(socket.create_connection(address, SECONDS)))
+            before, seen = seen, handshakes(sock.fileno())
+            assert len(seen) == count
+            assert before < seen
+        made[0].sendall(b"x")
+        _wait_for(sock, 1)
+        assert handshakes(sock.fileno()) < seen
+        assert len(handshakes(sock.fileno())) == 2
+
+
+def test_no_handshakes() -> None:
+    """There are none for what is no TCP listener, nor for a file."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        assert handshakes(sock.fileno()) == frozenset()
+    reader, writer = os.pipe()
+    try:
+        assert handshakes(reader) == frozenset()
+    finally:
+        os.close(reader)
+        os.close(writer)
