@@ -373,6 +373,15 @@ class SockactReplace(_Ours):
         self.wait_gone(old)
 
 
+class SockactHup(SockactReplace):
+    """SIGHUP to one ``sockact run``: no command has to be started, as with those below."""
+
+    def _restart(self) -> None:
+        old = self.left()
+        os.kill(self.supervisor, signal.SIGHUP)
+        self.wait_gone(old)
+
+
 class SockactSuccessor(_Ours):
     """A second ``sockact run`` of the same rendezvous takes the place of the first."""
 
@@ -406,12 +415,27 @@ class SockactReplaceHaproxy(SockactReplace):
     programs = ("haproxy",)
 
 
+class SockactHupNginx(SockactHup):
+    """SIGHUP with nginx."""
+
+    server = "nginx"
+    programs = ("nginx",)
+
+
+class SockactHupHaproxy(SockactHup):
+    """SIGHUP with HAProxy."""
+
+    server = "haproxy"
+    programs = ("haproxy",)
+
+
 def _launcher() -> str:
     return str(Path(sys.executable).with_name("sockact"))
 
 
 PEERS: dict[str, type[Peer]] = {
     "sockact replace": SockactReplace,
+    "sockact HUP": SockactHup,
     "sockact run --rendezvous": SockactSuccessor,
     "gunicorn HUP": GunicornHup,
     "gunicorn USR2": GunicornUsr2,
@@ -420,10 +444,12 @@ PEERS: dict[str, type[Peer]] = {
     "circus restart": CircusRestart,
     "systemd restart": SystemdRestart,
     "sockact replace + nginx": SockactReplaceNginx,
+    "sockact HUP + nginx": SockactHupNginx,
     "sockact run --rendezvous + nginx": SockactSuccessorNginx,
     "nginx reload": NginxReload,
     "nginx USR2": NginxUsr2,
     "sockact replace + HAProxy": SockactReplaceHaproxy,
+    "sockact HUP + HAProxy": SockactHupHaproxy,
     "HAProxy reload": HaproxyReload,
 }
 
