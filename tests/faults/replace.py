@@ -310,6 +310,8 @@ def killed(directory: Path, times: int, *, holder: bool = True) -> Report:
             for _ in range(times):
                 old = supervisor.processes()
                 supervisor.kill()
+                if not holder:
+                    supervisor.wait_gone(old)  # they have the port until then
                 supervisor = stack.enter_context(Supervisor(directory, arguments))
                 supervisor.wait_gone(old)
                 supervisor.wait_answer(port)
