@@ -68,8 +68,11 @@ def _fds(run: Running) -> list[str]:
 
 
 def _is_open(address: tuple[str, int]) -> bool:
-    """Whether connections to an address are taken."""
-    with contextlib.suppress(ConnectionRefusedError), socket.create_connection(address, SECONDS):
+    """Whether connections to an address are taken; one that is just being closed may reset some."""
+    with (
+        contextlib.suppress(ConnectionRefusedError, ConnectionResetError),
+        socket.create_connection(address, SECONDS),
+    ):
         return True
     return False
 
