@@ -7,7 +7,9 @@ classic BPF program returns, or by the hash if there is no such number (socket(7
 net/core/sock_reuseport.c). A handshake that has begun stays with its member.
 """
 
+import os
 import socket as _socket
+import stat
 import struct
 import sys
 
@@ -29,9 +31,9 @@ def group(fd: int) -> Group | None:
     """Return which group a descriptor is in; None for what is no TCP listener with SO_REUSEPORT.
 
     Raises:
-        OSError: `fd` is no open socket (EBADF, ENOTSOCK).
+        OSError: `fd` is not open (EBADF).
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or not stat.S_ISSOCK(os.fstat(fd).st_mode):
         return None
     sock = borrowed(fd)
     try:

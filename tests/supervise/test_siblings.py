@@ -86,6 +86,32 @@ def test_processes_that_share_a_socket_again_lose_nothing(siblings: Siblings) ->
     assert not result.failed, (result, run.text())
 
 
+def test_what_is_no_socket_is_dropped_and_taken_over(siblings: Siblings) -> None:
+    """A FIFO beside siblings is in nobody's way, in a replacement and in a takeover."""
+    siblings.write(2)
+    fifo, directory = siblings.units.path / "fifo.socket", siblings.units.path.parent
+    lines = f"[Socket]\nListenFIFO={directory}/f\nService=idle.service\n"
+    fifo.write_text(lines)
+    siblings.units.service("idle.service", "/bin/sleep 60", "X-Ready=exec")
+    with running(siblings.units, "--now") as first:
+        first.until(lambda: len(first.pids("web.service")) == 2)
+        for count in (4, 2):  # dropped, and dropped once more while the first still drains
+            fifo.unlink()
+            siblings.write(count)
+            done = first.ask("replace")
+            assert done.returncode == 0, done.stderr + first.text()
+            fifo.write_text(lines)
+            done = first.ask("replace")
+            assert done.returncode == 0, done.stderr + first.text()
+        siblings.write(4)  # some have to be opened beside what is taken
+        units = str(siblings.units.path)
+        with supervisor(directory, "--now", units, name="next", wait=False) as second:
+            assert first.ends() == 0, first.text() + second.text()
+            second.until(lambda: len(second.pids("web.service")) == 4)
+            assert "internal error" not in first.text() + second.text()
+            assert second.end() == 0, second.text()
+
+
 def test_another_service_is_replaced(siblings: Siblings) -> None:
     """A service with another number of siblings is replaced, too: each has to be served."""
     siblings.write(2)
