@@ -277,6 +277,7 @@ def test_ready_gives_up_on_an_owner_that_hangs(path: str, pair: list[Actor]) -> 
     come(pair[0], path, WEB)
     with sockact.takeover(path, WEB) as new:
         pair[0].send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, pair[0].pid, os.WSTOPPED | os.WNOWAIT)  # all of its threads have
         try:
             with pytest.raises(TakeoverAbortedError, match="did not commit in time"):
                 new.ready(timeout=0.2)
